@@ -1,0 +1,35 @@
+"""Group-relative advantages (METHOD 2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from enum import StrEnum
+
+STD_EPSILON = 1e-6
+
+
+class AdvantageKind(StrEnum):
+    """How rewards of a group become advantages."""
+
+    STD = "std"
+    """(R - mean) / (std + 1e-6), std with ddof 1 (GRPO)."""
+    MEAN_ONLY = "mean_only"
+    """R - mean (Dr.GRPO, LUFFY's release)."""
+
+
+def group_advantages(rewards: Sequence[float | None], kind: AdvantageKind) -> list[float]:
+    """Advantages of one group, in float64.
+
+    An unknown reward (None) takes no part in mean and std, and its rollout gets advantage 0.
+    If all known rewards are equal, every advantage is exactly 0 (a dead group).
+    """
+    known = [r for r in rewards if r is not None]
+    if len(known) < 2 or min(known) == max(known):
+        return [0.0] * len(rewards)
+    mean = math.fsum(known) / len(known)
+    scale = 1.0
+    if kind is AdvantageKind.STD:
+        variance = math.fsum((r - mean) ** 2 for r in known) / (len(known) - 1)
+        scale = math.sqrt(variance) + STD_EPSILON
+    return [0.0 if r is None else (r - mean) / scale for r in rewards]

@@ -1,0 +1,399 @@
+"""What a gate promises, exactly, and what it did.
+
+A group of N rollouts with S successes is injected iff the gate's confidence c is below gamma_t and
+S < N (METHOD 4). Given the success probability mu, S is Binomial(N, mu), so the probability of an
+injection is a finite sum; nothing here is simulated. The statements and proofs are in
+docs/consistency.md.
+
+All functions take plain numbers or arrays, the columns of the GROUPS table among them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import beta as beta_distribution
+
+from hapo_core.gate import Decision, Statistic
+from hapo_core.population import Population, beta_binomial, binomial, fit_population
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+
+# --- one group ----------------------------------------------------------------------------------
+
+
+def open_probability(
+    successes: npt.ArrayLike,
+    known: npt.ArrayLike,
+    gamma: npt.ArrayLike,
+    prior_a: npt.ArrayLike = 1.0,
+    prior_b: npt.ArrayLike = 1.0,
+    statistic: Statistic | str = Statistic.MEAN,
+    quantile: float = 0.5,
+) -> FloatArray:
+    """P(c < gamma and S < N | S), broadcast over all arguments.
+
+    0 or 1 for `mean` and `quantile`; for `thompson` the Beta distribution function at gamma. The
+    mean is one float64 division of counts, as in the gate: N = 8, S = 7, gamma = .8 gives c = .8
+    and 0.
+
+    Args:
+        successes, known: S and N (rollouts with a known reward).
+        prior_a, prior_b: Beta evidence before the group.
+    """
+    s, n = np.asarray(successes, dtype=np.float64), np.asarray(known, dtype=np.float64)
+    g = np.asarray(gamma, dtype=np.float64)
+    a = np.asarray(prior_a, dtype=np.float64) + s
+    b = np.asarray(prior_b, dtype=np.float64) + n - s
+    match Statistic(statistic):
+        case Statistic.MEAN:
+            opens = (a / (a + b) < g).astype(np.float64)
+        case Statistic.THOMPSON:
+            opens = np.asarray(beta_distribution.cdf(g, a, b), dtype=np.float64)
+        case Statistic.QUANTILE:
+            opens = (beta_distribution.ppf(quantile, a, b) < g).astype(np.float64)
+    return np.where(s < n, opens, 0.0)
+
+
+def injectable_range(
+    n: int,
+    prior_a: float = 1.0,
+    prior_b: float = 1.0,
+    statistic: Statistic | str = Statistic.MEAN,
+    quantile: float = 0.5,
+) -> tuple[float, float]:
+    """(lowest, highest) c of a group that may be injected: S = 0 and S = N - 1.
+
+    gamma <= lowest never opens; gamma > highest opens on every group but the solved ones. This is
+    narrower than the reachable range of METHOD 3.1, whose upper end is the c of S = N: a solved
+    group is never injected, so a gamma between the two already opens always. Thompson draws reach
+    all of (0, 1).
+    """
+    match Statistic(statistic):
+        case Statistic.MEAN:
+            total = prior_a + prior_b + n
+            return prior_a / total, (prior_a + n - 1) / total
+        case Statistic.THOMPSON:
+            return 0.0, 1.0
+        case Statistic.QUANTILE:
+            return (
+                float(beta_distribution.ppf(quantile, prior_a, prior_b + n)),
+                float(beta_distribution.ppf(quantile, prior_a + n - 1, prior_b + 1)),
+            )
+
+
+def never_open(
+    gamma: float,
+    n: int,
+    prior_a: float = 1.0,
+    prior_b: float = 1.0,
+    statistic: Statistic | str = Statistic.MEAN,
+    quantile: float = 0.5,
+) -> bool:
+    """No group can be injected: the update is GRPO's."""
+    lowest, _ = injectable_range(n, prior_a, prior_b, statistic, quantile)
+    return gamma <= lowest
+
+
+def always_open(
+    gamma: float,
+    n: int,
+    prior_a: float = 1.0,
+    prior_b: float = 1.0,
+    statistic: Statistic | str = Statistic.MEAN,
+    quantile: float = 0.5,
+) -> bool:
+    """Every group with S < N is injected: the update is LUFFY-by-replacement's."""
+    _, highest = injectable_range(n, prior_a, prior_b, statistic, quantile)
+    return gamma >= 1 if Statistic(statistic) is Statistic.THOMPSON else gamma > highest
+
+
+def injection_probability(
+    mu: npt.ArrayLike,
+    n: int,
+    gamma: float,
+    prior_a: float = 1.0,
+    prior_b: float = 1.0,
+    statistic: Statistic | str = Statistic.MEAN,
+    quantile: float = 0.5,
+) -> FloatArray:
+    """P(inject | mu) = sum over S < N of Binomial(S; N, mu) P(open | S), per entry of mu.
+
+    With group evidence this is the probability in every round. With prompt evidence it is the one
+    of the next visit, given the evidence before it in `prior_a` and `prior_b`.
+    """
+    rates = np.asarray(mu, dtype=np.float64)
+    s = np.arange(n)
+    opens = open_probability(s, n, gamma, prior_a, prior_b, statistic, quantile)
+    return np.asarray(binomial(s, n, rates[..., None]) @ opens, dtype=np.float64)
+
+
+# --- prompt evidence over visits ----------------------------------------------------------------
+
+
+def visit_injection_probability(
+    mu: float,
+    n: int,
+    gamma: float,
+    visit: int,
+    prior_a: float = 1.0,
+    prior_b: float = 1.0,
+    statistic: Statistic | str = Statistic.MEAN,
+    quantile: float = 0.5,
+) -> float:
+    """P(inject at a visit), prompt evidence without forgetting, mu the same at all visits.
+
+    Exact: the successes of the visits before are Binomial((visit-1) N, mu).
+
+    Args:
+        visit: counted from 1; the first visit equals group evidence.
+    """
+    before = (visit - 1) * n
+    t = np.arange(before + 1)[:, None]
+    s = np.arange(n)
+    opens = open_probability(s, n, gamma, prior_a + t, prior_b + before - t, statistic, quantile)
+    weight = binomial(t, before, mu) * binomial(s, n, mu)
+    return float((weight * opens).sum())
+
+
+def visit_bound(
+    mu: float,
+    n: int,
+    gamma: float,
+    visit: int,
+    forgetting: float = 1.0,
+    prior_a: float = 1.0,
+    prior_b: float = 1.0,
+) -> float:
+    """Hoeffding's upper bound of P(inject at a visit), prompt evidence, statistic `mean`.
+
+    With W = sum of delta^i and Q = sum of delta^(2i) over the visits, c < gamma needs the weighted
+    successes to fall short of their mean by t = (mu - gamma) N W - (gamma (a0 + b0) - a0); for
+    t > 0 that has probability at most exp(-2 t^2 / (N Q)). 1 where t <= 0.
+
+    Returns:
+        For delta = 1 a bound that tends to 0 with visits, for delta < 1 one that does not.
+    """
+    powers = forgetting ** np.arange(visit, dtype=np.float64)
+    shortfall = (mu - gamma) * n * powers.sum() - (gamma * (prior_a + prior_b) - prior_a)
+    if shortfall <= 0:
+        return 1.0
+    return float(np.exp(-2 * shortfall**2 / (n * (powers**2).sum())))
+
+
+def effective_count(n: int, forgetting: float) -> float:
+    """Most rollouts that a prompt posterior can ever hold: N / (1 - delta); inf for delta = 1."""
+    return math.inf if forgetting == 1 else n / (1 - forgetting)
+
+
+def residual_injection_probability(
+    population: Population,
+    n: int,
+    gamma: float,
+    prior_a: float = 1.0,
+    prior_b: float = 1.0,
+    statistic: Statistic | str = Statistic.MEAN,
+    quantile: float = 0.5,
+) -> float:
+    """P(inject) of a prompt from `population` under group evidence: what a gate still spends on a
+    policy, e.g. the final one. Exactly 0 iff the gate never opens."""
+    s = np.arange(n)
+    opens = open_probability(s, n, gamma, prior_a, prior_b, statistic, quantile)
+    return float((beta_binomial(s, n, population.alpha, population.beta) * opens).sum())
+
+
+# --- rounds: predicted against measured ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Injection rate of a round over its groups with a usable trace.
+
+    `low`, `high`: central range of the rate that the predicted probabilities give by themselves
+    (groups independent); the error of the fitted population is not in it.
+    """
+
+    rate: float
+    low: float
+    high: float
+    groups: int
+
+
+def predicted_injection_rate(
+    population: Population,
+    known: npt.ArrayLike,
+    gamma: npt.ArrayLike,
+    prior_a: npt.ArrayLike = 1.0,
+    prior_b: npt.ArrayLike = 1.0,
+    usable: npt.ArrayLike = True,
+    statistic: Statistic | str = Statistic.MEAN,
+    quantile: float = 0.5,
+    base_prior: tuple[float, float] = (1.0, 1.0),
+    level: float = 0.95,
+) -> Prediction | None:
+    """Predict a round's injection rate from a population fitted to earlier rounds.
+
+    Exact sum per group over s of BetaBinomial(s; N, alpha', beta') P(open | s, the group's own
+    prior and gamma). What the prompt itself has shown, the prior beyond `base_prior`, is added to
+    the population's (alpha, beta): with group evidence nothing, with prompt evidence its
+    (discounted) successes and failures.
+
+    Args:
+        known, gamma, prior_a, prior_b, usable: per group of the round, or scalars.
+        base_prior: (a0, b0) of the gate.
+        level: probability of the range `low`..`high`.
+    Returns:
+        None if no group has a usable trace and a known reward.
+    """
+    n, g, a, b, use = np.broadcast_arrays(
+        *(np.atleast_1d(np.asarray(x, dtype=np.float64)) for x in (known, gamma, prior_a, prior_b)),
+        np.atleast_1d(np.asarray(usable, dtype=np.bool_)),
+    )
+    keep = use.astype(np.bool_) & (n > 0)
+    if not keep.any():
+        return None
+    n, g, a, b = n[keep], g[keep], a[keep], b[keep]
+    s = np.arange(int(n.max()))[:, None]
+    alpha = population.alpha + np.maximum(a - base_prior[0], 0.0)
+    beta = population.beta + np.maximum(b - base_prior[1], 0.0)
+    weight = beta_binomial(s, n, alpha, beta)
+    opens = open_probability(s, n, g, a, b, statistic, quantile)
+    p = np.clip((weight * opens).sum(axis=0), 0.0, 1.0)
+    low, high = _count_range(p, level)
+    return Prediction(float(p.mean()), low / n.size, high / n.size, int(n.size))
+
+
+def _count_range(p: FloatArray, level: float) -> tuple[int, int]:
+    """Central range of a sum of independent Bernoulli(p_i), from its exact distribution."""
+    mass = np.ones(1)
+    for q in p:
+        mass = np.append(mass, 0.0) * (1 - q) + np.append(0.0, mass) * q
+    below = np.cumsum(mass)
+    tail = (1 - level) / 2
+    last = p.size
+    return (
+        min(last, int(np.searchsorted(below, tail))),
+        min(last, int(np.searchsorted(below, 1 - tail))),
+    )
+
+
+@dataclass(frozen=True)
+class GroupColumns:
+    """The columns of the GROUPS table that matter here, arrays of one length.
+
+    `gamma`, `prior_a` and `prior_b` hold NaN where the method has no gate.
+    """
+
+    round: IntArray
+    successes: IntArray
+    known: IntArray
+    prior_a: FloatArray
+    prior_b: FloatArray
+    gamma: FloatArray
+    decision: npt.NDArray[np.object_]
+    has_trace: BoolArray | None = None
+    """Whether the prompt has a usable trace. None: every prompt without a `no_trace` decision has
+    one; `decision` alone cannot tell for a group whose gate stayed closed."""
+
+    @property
+    def usable(self) -> BoolArray:
+        """Groups on which an open gate injects."""
+        lacking = (Decision.NO_TRACE.value, Decision.UNKNOWN.value)
+        usable = ~np.isin(self.decision.astype(str), lacking) & ~np.isnan(self.gamma)
+        return usable if self.has_trace is None else usable & self.has_trace
+
+
+@dataclass(frozen=True)
+class RoundCheck:
+    """One round: what was predicted before it, what its counts imply, and what happened."""
+
+    round: int
+    groups: int
+    """Usable ones; all rates are over these."""
+    predicted: Prediction | None
+    """From the rounds before; None in the first one."""
+    implied: float
+    """Mean of P(open | S, evidence): for `mean` and `quantile` it must equal `measured`."""
+    measured: float
+
+
+def check_rounds(
+    columns: GroupColumns,
+    window: int = 5,
+    statistic: Statistic | str = Statistic.MEAN,
+    quantile: float = 0.5,
+    base_prior: tuple[float, float] = (1.0, 1.0),
+) -> list[RoundCheck]:
+    """Predicted, implied and measured injection rate of every round that has a usable group.
+
+    The prediction of a round uses the counts of the `window` rounds before it, never its own.
+    """
+    checks = []
+    usable = columns.usable
+    opens = open_probability(
+        columns.successes,
+        columns.known,
+        columns.gamma,
+        columns.prior_a,
+        columns.prior_b,
+        statistic,
+        quantile,
+    )
+    injected = columns.decision.astype(str) == Decision.INJECTED.value
+    for r in np.unique(columns.round):
+        here = (columns.round == r) & usable
+        past = (columns.round < r) & (columns.round >= r - window) & (columns.known > 0)
+        if not here.any():
+            continue
+        predicted = None
+        if past.any():
+            predicted = predicted_injection_rate(
+                fit_population(columns.successes[past], columns.known[past]),
+                columns.known[here],
+                columns.gamma[here],
+                columns.prior_a[here],
+                columns.prior_b[here],
+                statistic=statistic,
+                quantile=quantile,
+                base_prior=base_prior,
+            )
+        checks.append(
+            RoundCheck(
+                round=int(r),
+                groups=int(here.sum()),
+                predicted=predicted,
+                implied=float(opens[here].mean()),
+                measured=float(injected[here].mean()),
+            )
+        )
+    return checks
+
+
+def retired_from(
+    columns: GroupColumns, statistic: Statistic | str = Statistic.MEAN, quantile: float = 0.5
+) -> int | None:
+    """First round from which on no visited group could have been injected, had all its rollouts
+    failed. None if an injection was possible up to the last round (`thompson`: always)."""
+    possible = open_probability(
+        np.zeros_like(columns.known),
+        columns.known,
+        columns.gamma,
+        columns.prior_a,
+        columns.prior_b,
+        statistic,
+        quantile,
+    )
+    rounds = np.unique(columns.round)
+    if rounds.size == 0:
+        return None
+    open_rounds = columns.round[(possible > 0) & ~np.isnan(columns.gamma)]
+    if open_rounds.size == 0:
+        return int(rounds[0])
+    after = rounds[rounds > open_rounds.max()]
+    return int(after[0]) if after.size else None

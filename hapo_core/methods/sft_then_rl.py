@@ -1,0 +1,30 @@
+"""SFT-then-RL (METHOD 6): supervised rounds first, then GRPO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hapo_core.gate import Gate
+from hapo_core.groups import Group, PlannedGroup
+from hapo_core.loss import Objective
+from hapo_core.methods.base import Phase
+from hapo_core.methods.grpo import GRPO
+from hapo_core.methods.sft import plan_supervised
+
+
+class SFTThenRL(GRPO):
+    """GRPO whose first `sft_rounds` rounds imitate the traces of their prompts."""
+
+    def __init__(self, gate: Gate, objective: Objective, seed: int, sft_rounds: int) -> None:
+        super().__init__(gate, objective, seed)
+        self._sft_rounds = sft_rounds
+
+    def phase(self, round_index: int) -> Phase:
+        """Supervised in the first `sft_rounds` rounds, reinforcement after."""
+        return Phase.SFT if round_index < self._sft_rounds else Phase.RL
+
+    def plan(self, groups: Sequence[Group], round_index: int) -> list[PlannedGroup]:
+        """See `Method.plan`."""
+        if self.phase(round_index) is Phase.SFT:
+            return [plan_supervised(group) for group in groups]
+        return super().plan(groups, round_index)

@@ -1,0 +1,123 @@
+"""Chains of additions and subtractions: a small task on which sparse rewards are real.
+
+A problem is `57+8-3+6=?`; a solution writes one running result per line and boxes the last:
+`57+8=65`, `65-3=62`, `62+6=68`, `\\boxed{68}`. A *slip* writes a result that is too high and goes
+on from it. Slips only ever add, so two of them cannot cancel to a right answer by luck.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hapo_core.draws import Purpose, generator
+from hapo_core.errors import ConfigError
+
+LOWEST, HIGHEST = 0, 299
+"""Running results stay in this range."""
+
+SYMBOLS = ["\\boxed{", "}", "\n", "=", "?", "+", "-", *"0123456789"]
+"""Every token of the task's text, one symbol a token."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One problem: a start value and signed single-digit steps."""
+
+    start: int
+    steps: tuple[int, ...]
+
+    @property
+    def problem(self) -> str:
+        return f"{self.start}{''.join(f'{s:+d}' for s in self.steps)}=?"
+
+    @property
+    def answer(self) -> str:
+        return str(self.start + sum(self.steps))
+
+    def solution(self, slips: tuple[int, ...] = ()) -> str:
+        """The written solution; `slips[i]` (default 0) is added to the result of step i."""
+        value, lines = self.start, []
+        for i, step in enumerate(self.steps):
+            result = value + step + (slips[i] if i < len(slips) else 0)
+            lines.append(f"{value}{step:+d}={result}")
+            value = result
+        return "\n".join([*lines, f"\\boxed{{{value}}}"])
+
+
+@dataclass(frozen=True)
+class Habit:
+    """How a careless solver errs: on chains of at least `min_steps` steps, each result from step
+    `first_step` (counted from 1) on slips with `probability`, by 1..`max_offset`."""
+
+    min_steps: int
+    first_step: int
+    probability: float
+    max_offset: int = 1
+
+    def slips(self, chain: Chain, rng: np.random.Generator) -> tuple[int, ...]:
+        n = len(chain.steps)
+        draws, offsets = rng.random(n), rng.integers(1, self.max_offset + 1, n)
+        if n < self.min_steps:
+            return (0,) * n
+        return tuple(
+            int(offsets[i]) if i + 1 >= self.first_step and draws[i] < self.probability else 0
+            for i in range(n)
+        )
+
+
+def draw_chain(
+    rng: np.random.Generator, steps: int, start_low: int = 10, start_high: int = 199
+) -> Chain:
+    """One chain with `steps` steps whose running results stay in [LOWEST, HIGHEST]."""
+    value = start = int(rng.integers(start_low, start_high + 1))
+    signed: list[int] = []
+    for _ in range(steps):
+        step = int(rng.integers(1, 10)) * (1 if rng.random() < 0.5 else -1)
+        if not LOWEST <= value + step <= HIGHEST:
+            step = -step
+        signed.append(step)
+        value += step
+    return Chain(start, tuple(signed))
+
+
+def distinct_chains(
+    count: int,
+    seed: int,
+    split: str,
+    min_steps: int,
+    max_steps: int,
+    taken: set[str] | None = None,
+    start_low: int = 10,
+    start_high: int = 199,
+) -> list[Chain]:
+    """`count` different chains of one split, none of them in `taken`.
+
+    The k-th candidate depends only on (seed, split, k); lengths cycle through the range.
+
+    Raises:
+        ConfigError: if the space is too small for `count` different problems.
+    """
+    if not 1 <= min_steps <= max_steps:
+        raise ConfigError(
+            f"chains need 1 <= min_steps <= max_steps, got {min_steps} and {max_steps}",
+            remedy="mend min_steps and max_steps of the chains source",
+        )
+    seen = set(taken or ())
+    chains: list[Chain] = []
+    span = max_steps - min_steps + 1
+    for k in range(20 * count + 100):
+        if len(chains) == count:
+            break
+        rng = generator(seed, Purpose.TASK, prompt_id=split, sample=k)
+        chain = draw_chain(rng, min_steps + len(chains) % span, start_low, start_high)
+        if chain.problem not in seen:
+            seen.add(chain.problem)
+            chains.append(chain)
+    if len(chains) < count:
+        raise ConfigError(
+            f"only {len(chains)} different chains of {min_steps}-{max_steps} steps were found",
+            remedy=f"ask for fewer than {count} problems or for longer chains",
+        )
+    return chains

@@ -1,0 +1,235 @@
+"""The update of a round: optimizer steps over planned groups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import PreTrainedModel
+
+from hapo_core.groups import PlannedGroup
+from hapo_core.loss import (
+    Aggregation,
+    Objective,
+    RowKind,
+    TrainRow,
+    batch_loss,
+    row_scales,
+)
+from hapo_core.policy import micro_batches, response_logprobs
+
+
+@dataclass(frozen=True)
+class UpdateSpec:
+    """Optimizer settings. `micro_batch_tokens` bounds padded tokens of a pass (memory only)."""
+
+    learning_rate: float
+    warmup_rounds: int = 0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    max_grad_norm: float = 1.0
+    minibatches: int = 1
+    epochs: int = 1
+    micro_batch_tokens: int = 8192
+
+    def rate(self, round_index: int, scale: float = 1.0) -> float:
+        """Learning rate of a round (counted from 0): linear warm-up, then constant."""
+        warm = min(1.0, (round_index + 1) / self.warmup_rounds) if self.warmup_rounds else 1.0
+        return self.learning_rate * scale * warm
+
+
+@dataclass(frozen=True)
+class UpdateMetrics:
+    """What one round's update did. Means over its optimizer steps; None where nothing trained.
+
+    `entropy`: mean nats per trained on-policy token. `teacher_balance`: sum of |gradient weights|
+    on teacher tokens over that on on-policy tokens (None without on-policy pull).
+    `mismatch_mean/max`: |delta log p| of sampler and trainer.
+    """
+
+    loss: float | None
+    grad_norm: float | None
+    entropy: float | None
+    teacher_balance: float | None
+    mismatch_mean: float | None
+    mismatch_max: float | None
+    trained_tokens: int
+    optimizer_steps: int
+    skipped_steps: int
+
+
+@dataclass
+class _Sums:
+    loss: float = 0.0
+    norm: float = 0.0
+    teacher: float = 0.0
+    policy: float = 0.0
+    entropy: float = 0.0
+    policy_tokens: int = 0
+    mismatch: float = 0.0
+    mismatch_max: float = 0.0
+    mismatch_tokens: int = 0
+    tokens: int = 0
+    steps: int = 0
+    skipped: int = 0
+
+
+def supervised(objective: Objective) -> Objective:
+    """The objective of an SFT round: NLL with the token mean over the whole batch (METHOD 6)."""
+    return replace(
+        objective, aggregation=Aggregation.TOKEN_MEAN, entropy_coefficient=0.0, temperature=1.0
+    )
+
+
+class Updater:
+    """Holds the policy and its AdamW optimizer across rounds."""
+
+    def __init__(self, model: PreTrainedModel, spec: UpdateSpec) -> None:
+        self.model, self.spec = model, spec
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=spec.learning_rate,
+            betas=spec.betas,
+            weight_decay=spec.weight_decay,
+            foreach=False,
+        )
+
+    def update(
+        self,
+        planned: Sequence[PlannedGroup],
+        objective: Objective,
+        max_tokens: int,
+        learning_rate: float,
+    ) -> UpdateMetrics:
+        """Do the round's optimizer steps.
+
+        Args:
+            planned: the round's groups; minibatches are consecutive, near-equal slices of them.
+            max_tokens: response budget (the constant of `constant` aggregation).
+            learning_rate: of this round.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        sums = _Sums()
+        slices = _slices(planned, self.spec.minibatches)
+        several = len(slices) * self.spec.epochs > 1
+        self.model.train()
+        old = (
+            {id(r): o for rows in slices for r, o in self._old(rows, objective)} if several else {}
+        )
+        for _ in range(self.spec.epochs):
+            for rows in slices:
+                self._step(rows, objective, max_tokens, old, sums)
+        self.model.eval()
+        return _metrics(sums)
+
+    def _old(
+        self, rows: Sequence[TrainRow], objective: Objective
+    ) -> list[tuple[TrainRow, torch.Tensor]]:
+        """log-probs under pi_old of the rows that train, before the first step moves the policy."""
+        out: list[tuple[TrainRow, torch.Tensor]] = []
+        alive = [r for r in rows if r.trains(objective)]
+        with torch.no_grad():
+            for batch in self._micro_batches(alive):
+                logp, _ = self._logprobs(batch, objective, with_entropy=False)
+                parts = logp.split([len(r.response_ids) for r in batch])
+                out.extend(zip(batch, parts, strict=True))
+        return out
+
+    def _step(
+        self,
+        rows: Sequence[TrainRow],
+        objective: Objective,
+        max_tokens: int,
+        old: dict[int, torch.Tensor],
+        sums: _Sums,
+    ) -> None:
+        if not rows:
+            sums.skipped += 1
+            return
+        scale_of = {
+            id(row): scale
+            for row, scale in zip(
+                rows, row_scales(rows, objective.aggregation, max_tokens), strict=True
+            )
+        }
+        alive = [r for r in rows if r.trains(objective)]
+        if not alive:
+            # No signal, no step: momentum of earlier rounds must not move the policy on its own.
+            sums.skipped += 1
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        for batch in self._micro_batches(alive):
+            logp, entropies = self._logprobs(batch, objective, with_entropy=True)
+            parts = batch_loss(
+                batch,
+                [scale_of[id(r)] for r in batch],
+                logp,
+                objective,
+                torch.cat([old[id(r)] for r in batch]) if old else None,
+                entropies,
+            )
+            parts.loss.backward()  # type: ignore[no-untyped-call]
+            sums.loss += float(parts.loss.detach())
+            sums.teacher += parts.teacher_pull
+            sums.policy += parts.policy_pull
+            sums.entropy += parts.entropy_sum
+            sums.mismatch += parts.mismatch_sum
+            sums.mismatch_max = max(sums.mismatch_max, parts.mismatch_max)
+            sums.mismatch_tokens += parts.mismatch_tokens
+            sums.tokens += len(logp)
+            sums.policy_tokens += sum(
+                len(r.response_ids) for r in batch if r.kind is RowKind.ON_POLICY
+            )
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.max_grad_norm)
+        sums.norm += float(norm)
+        if math.isfinite(float(norm)):
+            self.optimizer.step()
+            sums.steps += 1
+        else:
+            raise FloatingPointError(
+                f"the gradient norm is {float(norm)}: the update would destroy"
+            )
+
+    def _micro_batches(self, rows: Sequence[TrainRow]) -> list[list[TrainRow]]:
+        lengths = [len(r.prompt_ids) + len(r.response_ids) for r in rows]
+        return [
+            [rows[i] for i in batch]
+            for batch in micro_batches(lengths, self.spec.micro_batch_tokens)
+        ]
+
+    def _logprobs(
+        self, batch: Sequence[TrainRow], objective: Objective, with_entropy: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return response_logprobs(
+            self.model,
+            [(r.prompt_ids, r.response_ids) for r in batch],
+            objective.temperature,
+            with_entropy,
+        )
+
+
+def _slices(planned: Sequence[PlannedGroup], count: int) -> list[list[TrainRow]]:
+    """The rows of `count` consecutive, near-equal slices of the groups."""
+    bounds = [round(k * len(planned) / count) for k in range(count + 1)]
+    return [
+        [row for group in planned[a:b] for row in group.rows]
+        for a, b in zip(bounds, bounds[1:], strict=False)
+    ]
+
+
+def _metrics(sums: _Sums) -> UpdateMetrics:
+    steps = sums.steps
+    return UpdateMetrics(
+        loss=sums.loss / steps if steps else None,
+        grad_norm=sums.norm / steps if steps else None,
+        entropy=sums.entropy / sums.policy_tokens if sums.policy_tokens else None,
+        teacher_balance=sums.teacher / sums.policy if sums.policy > 0 else None,
+        mismatch_mean=sums.mismatch / sums.mismatch_tokens if sums.mismatch_tokens else None,
+        mismatch_max=sums.mismatch_max if sums.mismatch_tokens else None,
+        trained_tokens=sums.tokens,
+        optimizer_steps=steps,
+        skipped_steps=sums.skipped,
+    )

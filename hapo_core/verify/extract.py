@@ -1,0 +1,146 @@
+"""Find the final answer of a response. Strings only, linear time, no mathematics."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_THOUGHT_END = re.compile(r"</think>|</thought>|</thinking>|<\|end_of_thought\|>")
+_THOUGHT_BEGIN = re.compile(r"<think>|<thought>|<thinking>|<\|begin_of_thought\|>")
+_SOLUTION_BEGIN = "<|begin_of_solution|>"
+_BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_SEPARATOR = re.compile(r"(?<![A-Za-z])(?:and|or)(?![A-Za-z])|[,;]")
+_SENTENCE_END = re.compile(r"[.!?]\s|\n\s*\n|(?:[A-Za-z]{3,}\W+){3}[A-Za-z]{3,}")
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_CLOSE_BY, _JOIN_LIMIT = 10, 60
+"""Boxes this many characters apart are one list; up to the second number if a comma or a word
+joins them and there is no sentence between."""
+_HASH_MARK = re.compile(r"####[ \t]*([^\n]*)")
+_STATED = re.compile(
+    r"(?:answer|result|solution)\s*(?:\*\*)?\s*(?:is|:|=)\s*:?\s*(?:\*\*)?\s*([^\n]+)",
+    re.IGNORECASE,
+)
+_FORMULA = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_TAIL = 2000
+"""Without a mark, only this many last characters are searched for a stated answer."""
+_SPECIAL_TOKEN = re.compile(r"<[|｜][^<>\n]{1,40}[|｜]>|</s>|<eos>")
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """A final answer, and whether the response carried the mark that it was asked for."""
+
+    answer: str | None
+    marked: bool
+
+
+def final_text(response: str) -> str:
+    """What follows the thought: text after the last closing tag, up to a thought opened anew.
+
+    A thought that is never closed hides all that follows it.
+    """
+    end = 0
+    for match in _THOUGHT_END.finditer(response):
+        end = match.end()
+    text = response[end:]
+    opened = _THOUGHT_BEGIN.search(text)
+    if opened:
+        text = text[: opened.start()]
+    solution = text.rfind(_SOLUTION_BEGIN)
+    return text[solution + len(_SOLUTION_BEGIN) :] if solution >= 0 else text
+
+
+def boxed(text: str) -> list[tuple[int, int, str]]:
+    """All outermost balanced boxes as (start, end, content), in one pass over the text.
+
+    Escaped braces do not count, unless no box closes otherwise (`\\boxed{185\\}`). An unclosed box
+    is no box, one inside it is.
+    """
+    return _boxed(text, False) or _boxed(text, True)
+
+
+def _boxed(text: str, escaped_close: bool) -> list[tuple[int, int, str]]:
+    found: list[tuple[int, int, str]] = []
+    stack: list[tuple[int, int]] = []  # (start of the command or -1 for a plain brace, content)
+    for match in _BOX_TOKEN.finditer(text):
+        token = match.group()
+        if token == "}" or (escaped_close and token == "\\}"):
+            if stack:
+                start, content = stack.pop()
+                if start >= 0:
+                    while found and found[-1][0] > start:
+                        found.pop()
+                    found.append((start, match.end(), text[content : match.start()]))
+        elif token == "{" or (escaped_close and token == "\\{"):
+            stack.append((-1, match.end()))
+        elif token[-1] == "{" and len(token) > 2:
+            stack.append((match.start(), match.end()))
+    return found
+
+
+def joined_boxes(text: str) -> str | None:
+    """The last box; neighbours joined by a comma, `and` or `or` form one list with it."""
+    boxes = boxed(text)
+    if not boxes:
+        return None
+    start, _, content = boxes[-1]
+    parts = [content.strip()]
+    for earlier_start, earlier_end, earlier in reversed(boxes[:-1]):
+        between = text[earlier_end:start]
+        if not _joined(between):
+            break
+        if earlier.strip() not in parts:
+            parts.append(earlier.strip())
+        start = earlier_start
+        if len(parts) > 20:
+            break
+    return ", ".join(reversed(parts))
+
+
+def _joined(between: str) -> bool:
+    if len(between) <= _CLOSE_BY:
+        return True
+    between = _COMMAND.sub(" ", between)
+    if len(between) > _JOIN_LIMIT or _SENTENCE_END.search(between):
+        return False
+    return bool(_SEPARATOR.search(between))
+
+
+def _hash_marked(text: str) -> str | None:
+    last = None
+    for match in _HASH_MARK.finditer(text):
+        last = match.group(1)
+    return _SPECIAL_TOKEN.sub("", last).strip() if last is not None else None
+
+
+def _unmarked(text: str) -> str | None:
+    """The last stated answer, else the last formula, else the last line, of the text's tail."""
+    tail = _SPECIAL_TOKEN.sub("", text[-_TAIL:]).strip()
+    stated = _STATED.findall(tail)
+    last = stated[-1] if stated else tail
+    formulas = _FORMULA.findall(last)
+    if formulas:
+        return next((part.strip() for part in formulas[-1] if part.strip()), None)
+    line = last.rsplit("\n", 1)[-1].strip().strip("*").rstrip(".").strip()
+    return line or None
+
+
+def extract_answer(response: str, mark: str = "box", require_mark: bool = True) -> Extraction:
+    """The final answer of a response.
+
+    Args:
+        response: the whole response, thought included.
+        mark: "box" takes the last balanced `\\boxed{}` or `\\fbox{}` after the thought; "####"
+            takes what follows the last `####` on its line, and a box where that is missing.
+        require_mark: without it, an unmarked answer is looked for in the last 2,000 characters.
+
+    Returns:
+        The answer (None if there is none) and whether it was marked.
+    """
+    text = final_text(response)
+    answer = _hash_marked(text) if mark == "####" else None
+    if not answer:
+        answer = joined_boxes(text)
+    if answer is not None:
+        return Extraction(answer, True)
+    return Extraction(None if require_mark else _unmarked(text), False)

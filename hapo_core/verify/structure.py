@@ -1,0 +1,189 @@
+"""Rules on brackets and commas: what is a list, a set, a tuple or a single value.
+
+Conventions (docs/verification.md): a bare list and a set have no order; a tuple and a bracket have
+one; a set is no tuple; a bare list matches either.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["atom", "list", "set", "tuple", "vector"]
+_TOKEN = re.compile(
+    r"\\begin\{\w+\*?\}|\\end\{\w+\*?\}|\\[a-zA-Z]+|\\.|(?<=[\d)}])or(?=[A-Z(])|(?<![A-Za-z\\])(?:and|or)"
+    r"(?![A-Za-z])|.",
+    re.DOTALL,
+)
+_OPEN = {"(", "[", "{", "\\{"}
+_CLOSE = {")", "]", "}", "\\}"}
+_WORDS = {"and", "or", "\\lor", "\\vee"}
+_CASES = re.compile(
+    r"\\begin\{(?:cases|aligned|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\w+\}", re.DOTALL
+)
+_MATRIX = re.compile(
+    r"\[?\(?\s*\\begin\{([pbvB]?matrix|array)\}(?:\{[lcr|]*\})?(.*)"
+    r"\\end\{\1\}\s*\)?\]?",
+    re.DOTALL,
+)
+_MAX_SIGNS = 4
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value or a collection of values.
+
+    Args:
+        kind: what it is; a vector is a matrix of one row or one column.
+        text: the tidy spelling of the whole.
+        items: members of a collection.
+        fence: the brackets as written, for a tuple, e.g. "(]"; "row" or "column" for a vector.
+    """
+
+    kind: Kind
+    text: str
+    items: tuple[Node, ...] = ()
+    fence: str = ""
+
+
+def split_top(text: str, separators: set[str]) -> list[str]:
+    """Split at separators (single tokens) outside all brackets and environments."""
+    return split_with(text, separators)[0]
+
+
+def split_with(text: str, separators: set[str]) -> tuple[list[str], list[str]]:
+    """`split_top` together with the separators that were found, in order."""
+    parts, found, depth, start = [], [], 0, 0
+    for match in _TOKEN.finditer(text):
+        token = match.group()
+        if token in _OPEN or token.startswith("\\begin{"):
+            depth += 1
+        elif token in _CLOSE or token.startswith("\\end{"):
+            depth -= 1
+        elif depth <= 0 and token in separators:
+            parts.append(text[start : match.start()].strip())
+            found.append(token)
+            start = match.end()
+    parts.append(text[start:].strip())
+    return parts, found
+
+
+def fenced(text: str) -> tuple[str, str, str] | None:
+    """(opening, content, closing) if one pair of brackets holds the whole text."""
+    depth, opening = 0, ""
+    for match in _TOKEN.finditer(text):
+        token = match.group()
+        if match.start() == 0:
+            if token not in _OPEN:
+                return None
+            opening = token
+        if token in _OPEN:
+            depth += 1
+        elif token in _CLOSE:
+            depth -= 1
+            if depth == 0:
+                if match.end() != len(text):
+                    return None
+                return opening, text[len(opening) : match.start()].strip(), token
+    return None
+
+
+def parse(text: str) -> Node:
+    """The structure of a tidy answer; plus-minus signs are spelled out as lists."""
+    text = text.strip()
+    groups = [p for p in split_top(text, {";"}) if p]
+    if len(groups) > 1 and any(len(split_top(p, {","})) > 1 for p in groups):
+        return Node("list", text, tuple(_group(parse(p)) for p in groups))
+    groups = [p.strip(" ,") for p in split_top(text, _WORDS) if p.strip(" ,")]
+    if len(groups) > 1 and all(_is_assignment_list(p) for p in groups):
+        return Node("list", text, tuple(_group(parse(p)) for p in groups))
+    parts = [p for p in split_top(text, {",", ";", *_WORDS}) if p]
+    if len(parts) > 1:
+        return Node("list", text, _members(parts))
+    text = parts[0] if parts else text
+    cases = _CASES.fullmatch(text)
+    if cases and "&" not in text:
+        rows = [row for row in re.split(r"\\\\", cases.group(1)) if row.strip()]
+        return Node("list", text, _members(rows))
+    matrix = _vector(text)
+    if matrix is not None:
+        return matrix
+    body = _without_tuple_name(text)
+    fence = fenced(body)
+    if fence is not None:
+        opening, content, closing = fence
+        inside = [p for p in split_top(content, {",", ";"}) if p]
+        if opening == "\\{" and closing == "\\}" and "|" not in content and ":" not in content:
+            return Node("set", text, _members(inside))
+        if opening == "{" and closing == "}":
+            return parse(content)
+        if len(inside) > 1 and opening in "([" and closing in ")]":
+            items = tuple(parse(p) for p in inside)
+            node = Node("tuple", body, items, opening + closing)
+            return _signs(node)
+        if len(inside) == 1 and opening == "(" and closing == ")":
+            return parse(inside[0])
+    return _signs(Node("atom", text))
+
+
+def _is_assignment_list(text: str) -> bool:
+    """`p = 5, q = 2`: several values, every one with a name."""
+    parts = split_top(text, {","})
+    return len(parts) > 1 and all(len(split_top(part, {"="})) == 2 for part in parts)
+
+
+def _group(node: Node) -> Node:
+    """`p=5, q=2; p=7, q=2`: what semicolons separate are tuples."""
+    return Node("tuple", node.text, node.items, "()") if node.kind == "list" else node
+
+
+def _members(parts: list[str]) -> tuple[Node, ...]:
+    """Items of a collection; an item that is itself a bare list (from signs) is spliced in."""
+    items: list[Node] = []
+    for part in parts:
+        node = parse(part)
+        items.extend(node.items if node.kind == "list" else (node,))
+    return tuple(items)
+
+
+def _signs(node: Node) -> Node:
+    """`a \\pm b` is the list `a + b, a - b`; a tuple takes its signs independently."""
+    count = node.text.count("\\pm")
+    if not count or count > _MAX_SIGNS:
+        return node
+    if node.kind == "atom" and ("\\mp" in node.text or count > 1):
+        choices = [("+",) * count, ("-",) * count]
+    else:
+        choices = list(itertools.product("+-", repeat=count))
+    variants = []
+    for signs in choices:
+        pieces = node.text.split("\\pm")
+        text = pieces[0] + "".join(s + p for s, p in zip(signs, pieces[1:], strict=True))
+        opposite = "-" if signs[0] == "+" else "+"
+        variants.append(parse(re.sub(r"\+\s*\+", "+", text.replace("\\mp", opposite))))
+    return Node("list", node.text, tuple(variants))
+
+
+def _vector(text: str) -> Node | None:
+    match = _MATRIX.fullmatch(text)
+    if not match:
+        return None
+    rows = [row.strip() for row in re.split(r"\\\\", match.group(2)) if row.strip()]
+    cells = [[cell.strip() for cell in row.split("&")] for row in rows]
+    if len(cells) > 1 and all(len(row) == 1 for row in cells):
+        return Node("vector", text, tuple(parse(row[0]) for row in cells), "column")
+    if len(cells) == 1 and len(cells[0]) > 1:
+        return Node("vector", text, tuple(parse(cell) for cell in cells[0]), "row")
+    return None
+
+
+def _without_tuple_name(text: str) -> str:
+    """`(x, y) = (1, 2)` and `P = (1, 2)` are the tuple on the right."""
+    sides = split_top(text, {"="})
+    if len(sides) == 2 and fenced(sides[1]) and re.fullmatch(r"[^\d+*/^]*", sides[0]):
+        inner = fenced(sides[1])
+        if inner and (len(split_top(inner[1], {",", ";"})) > 1 or inner[0] == "\\{"):
+            return sides[1]
+    return text
