@@ -1,0 +1,127 @@
+"""Training state on disk: policy, optimizer, gate and counters, whole or not there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hapo_core.errors import DataError
+from hapo_core.gate import GateState, Posterior
+from hapo_core.policy import save_policy
+from pipeline.store import (
+    atomic_write_json,
+    check_manifest,
+    fsync_folder,
+    guard_disk,
+    read_json,
+    write_manifest,
+)
+from pipeline.tables import POSTERIORS, read_table, write_table
+
+KIND = "training-state"
+
+
+def save_optimizer(model: PreTrainedModel, optimizer: torch.optim.AdamW, path: Path) -> None:
+    """AdamW's moments by parameter name, as safetensors; parameters never stepped are left out."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{name}|{key}"] = value.detach().cpu().contiguous()
+    save_file(tensors, path)
+
+
+def load_optimizer(model: PreTrainedModel, optimizer: torch.optim.AdamW, path: Path) -> None:
+    """Restore what `save_optimizer` wrote.
+
+    Raises:
+        DataError: unreadable file, or the state of another model.
+    """
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"the optimizer state cannot be read: {error}", where=str(path)) from error
+    parameters = dict(model.named_parameters())
+    for full, tensor in tensors.items():
+        name, key = full.rsplit("|", 1)
+        if name not in parameters:
+            raise DataError(f"optimizer state for an unknown parameter {name!r}", where=str(path))
+        # AdamW keeps its step counter on the CPU.
+        device = "cpu" if key == "step" else parameters[name].device
+        optimizer.state[parameters[name]][key] = tensor.to(device)
+
+
+def posterior_rows(state: GateState) -> list[dict[str, object]]:
+    """The POSTERIORS table, sorted by prompt."""
+    return [
+        {"prompt_id": i, "a": p.a, "b": p.b, "visits": p.visits, "last_round": p.last_round}
+        for i, p in sorted(state.posteriors.items())
+    ]
+
+
+def gate_state(table: pa.Table, counters: dict[str, object]) -> GateState:
+    """The gate's memory from its table and the counters."""
+    posteriors = {
+        str(row["prompt_id"]): Posterior(row["a"], row["b"], row["visits"], row["last_round"])
+        for row in table.to_pylist()
+    }
+    gamma, mean = counters["gamma"], counters["mean_success"]
+    return GateState(
+        posteriors,
+        None if gamma is None else float(str(gamma)),
+        None if mean is None else float(str(mean)),
+    )
+
+
+def write_state(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    optimizer: torch.optim.AdamW,
+    state: GateState,
+    rounds_done: int,
+) -> None:
+    """Write `folder` aside and rename it into place, manifest last."""
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    with guard_disk(folder):
+        (aside / "state").mkdir(parents=True)
+        save_policy(model, tokenizer, aside / "model")
+        save_optimizer(model, optimizer, aside / "state" / "optimizer.safetensors")
+        write_table(posterior_rows(state), POSTERIORS, aside / "posteriors.parquet")
+        atomic_write_json(
+            aside / "state" / "counters.json",
+            {"rounds": rounds_done, "gamma": state.gamma, "mean_success": state.mean_success},
+        )
+    write_manifest(aside, KIND, {"rounds": rounds_done})
+    aside.rename(folder)
+    fsync_folder(folder.parent)
+
+
+def read_gate_state(folder: Path) -> tuple[GateState, int]:
+    """(gate state, rounds done) of a state folder or a segment."""
+    counters = read_json(folder / "state" / "counters.json")
+    table = read_table(folder / "posteriors.parquet", POSTERIORS)
+    return gate_state(table, counters), int(counters["rounds"])
+
+
+def newest_state(root: Path) -> Path | None:
+    """The newest whole state below `root`; unfinished leftovers are removed."""
+    for leftover in root.glob(".*.partial"):
+        shutil.rmtree(leftover)
+    for folder in sorted(root.glob("round-*"), reverse=True):
+        check_manifest(folder, KIND)
+        return folder
+    return None
+
+
+def drop_older(root: Path, keep: Path) -> None:
+    """Remove all states but `keep`."""
+    for folder in root.glob("round-*"):
+        if folder != keep:
+            shutil.rmtree(folder)

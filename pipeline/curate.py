@@ -1,0 +1,349 @@
+"""Stage `curate`: sources and benchmarks in, a checked training set and an account of it out.
+
+    python -m pipeline.curate
+
+The rules are plain functions in `pipeline.curation`, in the order of `docs/data.md`. Problems are
+held in memory (without their traces); traces stream through files in the scratch folder.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from transformers import PreTrainedTokenizerBase
+
+from hapo_core.errors import DataError
+from hapo_core.verify import VerifierPool, VerifierSettings
+from pipeline.config import Params, load_params
+from pipeline.curation.account import Account
+from pipeline.curation.benchmarks import Benchmark, read_benchmark, write_benchmark
+from pipeline.curation.contamination import drop_contaminated
+from pipeline.curation.duplicates import Owners, drop_exact, drop_near
+from pipeline.curation.golds import check_golds
+from pipeline.curation.gradable import drop_refused, drop_ungradable
+from pipeline.curation.intake import Intake
+from pipeline.curation.problems import Candidate, apply_rule
+from pipeline.curation.prompts import PromptMaker
+from pipeline.curation.report import account_json
+from pipeline.curation.split import assign_splits
+from pipeline.curation.spool import Spool
+from pipeline.curation.traces import (
+    GRADED,
+    TraceGrader,
+    TraceRules,
+    rank_traces,
+    write_traces,
+)
+from pipeline.observe import Observer, run_stage, stage_main
+from pipeline.sources import open_source
+from pipeline.sources.record import Faulty, Record, Records
+from pipeline.store import (
+    Scratch,
+    atomic_write_json,
+    guard_disk,
+    inputs_hash,
+    record_timing,
+    write_manifest,
+)
+from pipeline.tables import DROPPED, PROBLEMS, write_table
+
+STAGE = "curate"
+TARGET = Path("artifacts/data")
+T = TypeVar("T")
+
+
+class Curation:
+    """One run of the stage: the state that its steps hand on."""
+
+    def __init__(
+        self, params: Params, tokenizer: PreTrainedTokenizerBase, out: Path, observer: Observer
+    ) -> None:
+        self.params, self.config, self.out, self.observer = params, params.curate, out, observer
+        self.maker = PromptMaker(tokenizer, self.config.prompt_suffix, self.config.system_prompt)
+        self.account = Account()
+        self.owners = Owners()
+        self.taken: set[str] = set()
+        self.sources: dict[str, dict[str, object]] = {}
+        self.splits: dict[str, int] = {}
+        self.rows = self.trace_rows = 0
+        self.raw = Spool(out / "spool" / "raw.arrow")
+        self.graded = Spool(out / "spool" / "graded.arrow", GRADED)
+        rewards = params.rewards
+        self.pool = VerifierPool(
+            VerifierSettings(
+                kind=rewards.verifier,
+                workers=rewards.workers,
+                timeout_seconds=rewards.timeout_seconds,
+                memory_mb=rewards.memory_mb,
+                require_box=rewards.require_box,
+            )
+        )
+
+    # --- the steps, in order ------------------------------------------------------------------
+
+    def read(self) -> list[Candidate]:
+        """All training sources; their traces go to the spool."""
+        intake = Intake(self.account, self.raw)
+        for name, source in self.config.sources.items():
+            opened = open_source(name, source, self.params.seed, "train", self.taken)
+            records = _watched(opened.records, self.observer, name, opened.total)
+            intake.read(name, records, strict=opened.strict, generated=opened.generated)
+            if opened.traces is not None:
+                intake.attach(name, opened.traces)
+            self.sources[name] = {**opened.facts, **intake.counts[name]}
+        self.raw.close()
+        self.rows = self.account.rules[0].rows_in
+        return intake.candidates
+
+    def benchmarks(self) -> dict[str, Benchmark]:
+        """All benchmarks; generated ones avoid the training problems."""
+        return {
+            name: read_benchmark(
+                name,
+                open_source(name, source, self.params.seed, "benchmark", self.taken),
+                self.maker,
+                self.pool,
+            )
+            for name, source in self.config.benchmarks.items()
+        }
+
+    def select(
+        self, candidates: list[Candidate], benchmarks: dict[str, Benchmark]
+    ) -> list[Candidate]:
+        """The rules about problems."""
+        account, config = self.account, self.config
+        kept = drop_refused(account, candidates)
+        kept = drop_exact(account, kept, self.owners)
+        kept = drop_near(account, kept, self.owners, config.near_duplicates, self.observer)
+        kept = drop_ungradable(account, kept)
+        kept = drop_contaminated(
+            account, kept, benchmarks, config.decontaminate_ngram, config.decontaminate_coverage
+        )
+        kept = check_golds(account, kept, self.pool, self.observer)
+        kept = self._tokenise(kept)
+        if not kept:
+            raise DataError(
+                "no problem is left after the rules: " + _last_reasons(account),
+                where="curate.sources",
+                remedy="`hapo data peek SOURCE` shows the rows; loosen the rule that took them",
+            )
+        return kept
+
+    def _tokenise(self, kept: list[Candidate]) -> list[Candidate]:
+        for candidate, ids in zip(kept, self.maker.prompts([c.problem for c in kept]), strict=True):
+            candidate.prompt_ids = ids
+        return apply_rule(self.account, "prompt length", kept, self._prompt_fault)
+
+    def _prompt_fault(self, candidate: Candidate) -> tuple[str, str] | None:
+        ids = candidate.prompt_ids or []
+        if len(ids) > self.config.max_prompt_tokens:
+            budget = self.config.max_prompt_tokens
+            return "longer than max_prompt_tokens", f"{len(ids)} tokens, the limit is {budget}"
+        if self.maker.has_unknown(ids):
+            return "characters that the tokenizer does not know", candidate.problem
+        fault = self.maker.text_fault(candidate.problem)
+        return (fault, candidate.problem) if fault else None
+
+    def grade_traces(self, kept: list[Candidate]) -> TraceRules:
+        """The rules about traces, one batch after the other."""
+        rules = TraceRules(self.account, self.config.max_trace_tokens)
+        grader = TraceGrader(self.owners.owner_of(kept), self.maker, self.pool, rules)
+        total, start = self.raw.rows, time.monotonic()
+
+        def progress(done: int) -> None:
+            rate = done / max(time.monotonic() - start, 1e-9)
+            self.observer.progress(done, total, what="traces", traces_per_second=rate)
+
+        with self.graded:
+            grader.run(self.raw, self.graded, progress)
+        return rules
+
+    def choose(self, kept: list[Candidate], rules: TraceRules) -> list[Candidate]:
+        """Ranks, problems without a usable trace, the split; writes problems and traces."""
+        ranks = rank_traces(rules.usable, self.config.trace_choice)
+        choice = self.account.rule("trace choice", "traces", len(ranks))
+        behind = sum(rank > 0 for rank in ranks.values())
+        if behind:
+            choice.mended[f"kept behind the {self.config.trace_choice} one"] = behind
+        kept = apply_rule(
+            self.account,
+            "usable trace",
+            kept,
+            lambda c: (
+                ("no usable trace", "require_trace is on")
+                if self.config.require_trace and c.index not in rules.usable
+                else None
+            ),
+        )
+        if not kept:
+            raise DataError(
+                "no problem has a usable trace: " + _last_reasons(self.account),
+                where="curate.require_trace",
+                remedy="set require_trace: false, or raise max_trace_tokens",
+            )
+        self.splits = assign_splits(kept, self.config.validation_share, self.params.seed)
+        write_table([_problem_row(c) for c in kept], PROBLEMS, self.out / "problems.parquet")
+        by_index = {c.index: c for c in kept}
+        self.trace_rows = write_traces(self.graded, by_index, ranks, self.out / "traces.parquet")
+        return kept
+
+    def finish(
+        self, kept: list[Candidate], benchmarks: dict[str, Benchmark], rules: TraceRules
+    ) -> dict[str, object]:
+        """Benchmarks, dropped problems, the account and the manifest."""
+        for benchmark in benchmarks.values():
+            write_benchmark(benchmark, self.out / "benchmarks")
+        drops = [
+            {
+                "problem_id": d.problem_id,
+                "source": d.source,
+                "row": d.row,
+                "rule": d.rule,
+                "reason": d.reason,
+                "detail": d.detail,
+                "problem": d.problem,
+            }
+            for d in self.account.drops
+        ]
+        write_table([_storable(d) for d in drops], DROPPED, self.out / "dropped.parquet")
+        shutil.rmtree(self.out / "spool")
+        facts = {
+            "problems": len(kept),
+            **self.splits,
+            "traces": self.trace_rows,
+            "problems_with_usable_trace": sum(c.index in rules.usable for c in kept),
+            "benchmarks": {name: len(b.rows) for name, b in benchmarks.items()},
+        }
+        account = account_json(self.account, self.sources, benchmarks, rules, facts)
+        atomic_write_json(self.out / "curation.json", account)
+        write_manifest(self.out, "data", facts)
+        return facts
+
+    def close(self) -> None:
+        """Stop the verifier's workers."""
+        self.pool.close()
+
+
+def _watched(
+    records: Records, observer: Observer, name: str, total: int | None
+) -> Iterator[Record | Faulty]:
+    """The records, with a progress report every thousand."""
+    for done, record in enumerate(records, start=1):
+        yield record
+        if done % 1000 == 0:
+            observer.progress(done, max(done, total or 0) + 1, what=f"rows of {name}")
+
+
+def _last_reasons(account: Account) -> str:
+    takers = [r for r in account.rules if r.unit != "traces" and r.out]
+    return "; ".join(f"{r.name} took {sum(r.out.values())}" for r in takers) or "none was read"
+
+
+def _storable(row: dict[str, object]) -> dict[str, object]:
+    """Text that parquet can hold: lone surrogates are written out as escapes."""
+    return {
+        k: v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v
+        for k, v in row.items()
+    }
+
+
+def _inputs_hash(params: Params) -> str:
+    subset = {k: getattr(params, k) for k in ("curate", "seed", "rewards", "base")}
+    return inputs_hash(subset, [])
+
+
+def _summary(facts: dict[str, object]) -> str:
+    return (
+        f"{facts['problems']} problems ({facts['validation']} for validation), "
+        f"{facts['problems_with_usable_trace']} with a usable trace"
+    )
+
+
+def _problem_row(candidate: Candidate) -> dict[str, object]:
+    return {
+        "problem_id": candidate.problem_id,
+        "problem": candidate.problem,
+        "answer": candidate.answer,
+        "source": candidate.source,
+        "split": candidate.split,
+        "prompt_ids": candidate.prompt_ids,
+    }
+
+
+def curate(
+    params: Params,
+    observer: Observer,
+    target: Path = TARGET,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> dict[str, object]:
+    """Curate the sources of `params` into `target`.
+
+    Args:
+        tokenizer: of the starting policy; None asks `pipeline.base.load_tokenizer`.
+
+    Returns:
+        Counts of what was written (also in the manifest).
+
+    Raises:
+        HapoError: a source cannot be read, or a row breaks its source's contract.
+    """
+    began = time.monotonic()
+    if tokenizer is None:
+        from pipeline.base import load_tokenizer
+
+        tokenizer = load_tokenizer(params)
+    scratch = Scratch(STAGE, _inputs_hash(params), root=Path(".hapo/scratch"))
+    scratch.discard_others()
+    out = scratch.path / "data"
+    shutil.rmtree(out, ignore_errors=True)
+    parts: dict[str, float] = {}
+
+    def timed(name: str, step: Callable[..., T], *args: object) -> T:
+        start = time.monotonic()
+        result = observer.task(name, step, *args)
+        parts[name] = round(time.monotonic() - start, 3)
+        return result
+
+    with guard_disk(out):
+        run = Curation(params, tokenizer, out, observer)
+        try:
+            candidates = timed("read sources", run.read)
+            benchmarks = timed("read benchmarks", run.benchmarks)
+            kept = timed("select problems", run.select, candidates, benchmarks)
+            rules = timed("grade traces", run.grade_traces, kept)
+            kept = timed("choose traces", run.choose, kept, rules)
+            facts = timed("write account", run.finish, kept, benchmarks, rules)
+        finally:
+            run.close()
+        scratch.publish(target, "data")
+        scratch.discard()
+    observer.table_artifact("curation", run.account.table(), "rows in and out of every rule")
+    observer.log(_summary(facts))
+    wall = time.monotonic() - began
+    record_timing(
+        STAGE,
+        {
+            "wall_s": round(wall, 3),
+            "tokens": {"generated": 0, "trained": 0},
+            "parts": parts,
+            "rows_per_second": round(run.rows / wall, 1),
+            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        },
+        root=target.parent / "timings",
+    )
+    return facts
+
+
+def main() -> None:
+    """`python -m pipeline.curate`."""
+    params = load_params()
+    run_stage(STAGE, lambda observer: curate(params, observer))
+
+
+if __name__ == "__main__":
+    stage_main(main)

@@ -1,0 +1,147 @@
+"""Benchmarks: every row is kept, and what is odd about one is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hapo_core.errors import DataError
+from hapo_core.verify import Job, Verdict, VerifierPool, extract_answer
+from pipeline.curation.account import excerpt
+from pipeline.curation.golds import gold_faults
+from pipeline.curation.prompts import PromptMaker
+from pipeline.curation.text import content_id, normalise, unicode_fault
+from pipeline.sources import Opened
+from pipeline.sources.record import Faulty, Record
+from pipeline.tables import BENCHMARK, write_table
+
+
+@dataclass(slots=True)
+class BenchmarkRow:
+    """One benchmark problem; `solutions` are the source's reference solutions."""
+
+    problem_id: str
+    problem: str
+    answer: str
+    mark: str
+    solutions: tuple[str, ...]
+    prompt_ids: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Benchmark:
+    """A benchmark with its checks (see `checks`)."""
+
+    name: str
+    rows: list[BenchmarkRow]
+    facts: dict[str, object]
+    checks: dict[str, object] = field(default_factory=dict)
+
+
+def read_benchmark(name: str, opened: Opened, maker: PromptMaker, pool: VerifierPool) -> Benchmark:
+    """Read, tokenise and check a benchmark. Rows are never dropped: an average over fewer
+    problems would be another benchmark.
+
+    Raises:
+        DataError: a row without problem or answer, or no rows.
+    """
+    rows: list[BenchmarkRow] = []
+    used: dict[str, int] = {}
+    for record in opened.records:
+        row = _row(name, record)
+        used[row.problem_id] = used.get(row.problem_id, 0) + 1
+        if used[row.problem_id] > 1:
+            row.problem_id += f".{used[row.problem_id]}"
+        rows.append(row)
+    if not rows:
+        raise DataError("the benchmark holds no rows", where=f"curate.benchmarks.{name}")
+    for row, ids in zip(rows, maker.prompts([r.problem for r in rows]), strict=True):
+        row.prompt_ids = ids
+    benchmark = Benchmark(name, rows, opened.facts)
+    repeated = {k: n for k, n in used.items() if n > 1}
+    benchmark.checks = {
+        "rows": len(rows),
+        "repeated_problems": repeated,
+        "longest_prompt_tokens": max(len(r.prompt_ids) for r in rows),
+        "gold_against_gold": _against_gold(rows, pool),
+        "gold_against_solution": _against_solutions(rows, pool),
+    }
+    return benchmark
+
+
+def _row(name: str, record: Record | Faulty) -> BenchmarkRow:
+    if isinstance(record, Faulty):
+        raise DataError(
+            f"benchmark row without what it needs: {record.fault}",
+            where=record.where,
+            remedy="benchmarks are measured whole: mend the row or choose another adapter",
+        )
+    parts = record.parts
+    problem, answer = normalise(parts.problem), normalise(parts.answer)
+    fault = unicode_fault(problem + answer)
+    if not problem or not answer or fault:
+        missing = fault or ("no problem text" if not problem else "no answer")
+        raise DataError(
+            f"benchmark row unusable: {missing}",
+            where=record.where,
+            remedy="benchmarks are measured whole: mend the row",
+        )
+    solutions = tuple(t.text for t in parts.traces)
+    key = parts.key or content_id(problem)
+    return BenchmarkRow(f"{name}/{key}", problem, answer, parts.mark, solutions)
+
+
+def _against_gold(rows: list[BenchmarkRow], pool: VerifierPool) -> dict[str, object]:
+    """Every gold against itself and against a probe; what cannot be graded is listed."""
+    faults = gold_faults([r.answer for r in rows], pool)
+    exceptions = [
+        {"problem_id": r.problem_id, "gold": excerpt(r.answer), "verdict": fault}
+        for r, fault in zip(rows, faults, strict=True)
+        if fault
+    ]
+    return {"graded": len(rows), "correct": len(rows) - len(exceptions), "exceptions": exceptions}
+
+
+def _against_solutions(rows: list[BenchmarkRow], pool: VerifierPool) -> dict[str, object]:
+    """Every reference solution that marks an answer, graded against the gold."""
+    what: list[tuple[str, str]] = []
+    jobs: list[Job] = []
+    unmarked = 0
+    for row in rows:
+        for text in row.solutions:
+            if extract_answer(text, row.mark).answer is None:
+                unmarked += 1
+                continue
+            what.append((row.problem_id, row.answer))
+            jobs.append(Job(row.problem_id, row.answer, text, mark=row.mark))
+    exceptions = [
+        {
+            "problem_id": problem_id,
+            "gold": excerpt(gold),
+            "extracted": excerpt(found.extracted or ""),
+            "verdict": found.verdict.value,
+        }
+        for (problem_id, gold), found in zip(what, pool.verify(jobs), strict=True)
+        if found.verdict is not Verdict.CORRECT
+    ]
+    return {
+        "graded": len(jobs),
+        "correct": len(jobs) - len(exceptions),
+        "exceptions": exceptions,
+        "without_mark": unmarked,
+    }
+
+
+def write_benchmark(benchmark: Benchmark, folder: Path) -> None:
+    """Write `folder/NAME.parquet`."""
+    rows = [
+        {
+            "problem_id": r.problem_id,
+            "problem": r.problem,
+            "answer": r.answer,
+            "source": benchmark.name,
+            "prompt_ids": r.prompt_ids,
+        }
+        for r in benchmark.rows
+    ]
+    write_table(rows, BENCHMARK, folder / f"{benchmark.name}.parquet")

@@ -1,0 +1,96 @@
+"""Tokenisation: prompts and traces, once, with the starting policy's tokenizer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from hapo_core.errors import ConfigError, DataError
+
+BATCH = 512
+
+
+class PromptMaker:
+    """Problems to templated prompt ids, texts to response ids.
+
+    Args:
+        tokenizer: of the starting policy; needs a chat template and an end token.
+        suffix: appended to every problem.
+        system: the system message, or None.
+
+    Raises:
+        ConfigError: the tokenizer has no chat template or no end token.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, suffix: str = "", system: str | None = None
+    ) -> None:
+        where = str(getattr(tokenizer, "name_or_path", "") or "the starting policy's tokenizer")
+        if not getattr(tokenizer, "chat_template", None):
+            raise ConfigError(
+                "the tokenizer has no chat template, so prompts cannot be built",
+                where=where,
+                remedy="start from an instruction-tuned model, or add a chat_template to it",
+            )
+        if tokenizer.eos_token_id is None:
+            raise ConfigError("the tokenizer has no end token (eos_token)", where=where)
+        self.tokenizer, self.suffix, self.system = tokenizer, suffix, system
+        self.end = int(tokenizer.eos_token_id)
+        self.unknown = tokenizer.unk_token_id
+        known = [t for t in tokenizer.all_special_tokens if t != tokenizer.unk_token]
+        self._special = re.compile("|".join(map(re.escape, known))) if known else None
+        self.opens_thought = self._rendered("1").rstrip().endswith("<think>")
+        """The template itself opens the thought; traces must not open it again."""
+
+    def _messages(self, problem: str) -> list[dict[str, str]]:
+        system = [{"role": "system", "content": self.system}] if self.system is not None else []
+        return [*system, {"role": "user", "content": problem + self.suffix}]
+
+    def _rendered(self, problem: str) -> str:
+        text = self.tokenizer.apply_chat_template(
+            self._messages(problem), add_generation_prompt=True, tokenize=False
+        )
+        assert isinstance(text, str)
+        return text
+
+    def prompts(self, problems: Sequence[str]) -> list[list[int]]:
+        """The whole templated prompts as token ids, one list a problem."""
+        ids: list[list[int]] = []
+        for start in range(0, len(problems), BATCH):
+            batch = [self._messages(p) for p in problems[start : start + BATCH]]
+            coded: Any = self.tokenizer.apply_chat_template(
+                batch, add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+            ids += coded
+        if ids and not ids[0]:
+            raise DataError("the chat template renders to no token", where="chat_template")
+        return ids
+
+    def responses(self, texts: Sequence[str]) -> list[list[int]]:
+        """Response ids, each with the end token at its end."""
+        ids: list[list[int]] = []
+        for start in range(0, len(texts), BATCH):
+            batch = list(texts[start : start + BATCH])
+            coded: Any = self.tokenizer(
+                batch, add_special_tokens=False, return_attention_mask=False, verbose=False
+            )
+            ids += [[*row, self.end] for row in coded["input_ids"]]
+        return ids
+
+    def response_text(self, text: str) -> str:
+        """A trace as this template continues: without `<think>` where the prompt ends with it."""
+        if self.opens_thought and text.lstrip().startswith("<think>"):
+            return text.lstrip().removeprefix("<think>").lstrip("\n")
+        return text
+
+    def text_fault(self, text: str) -> str | None:
+        """Why a text must not be tokenised: a control token of this tokenizer written out."""
+        found = self._special.search(text) if self._special else None
+        return f"contains the control token {found.group()}" if found else None
+
+    def has_unknown(self, ids: Sequence[int]) -> bool:
+        """Whether ids hold the tokenizer's token for unknown characters."""
+        return self.unknown is not None and self.unknown in ids

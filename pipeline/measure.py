@@ -1,0 +1,114 @@
+"""Measuring a policy on a curated benchmark: shared by the probe and the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hapo_core.evaluate import BenchmarkResult, Generation, Protocol, benchmark_result
+from hapo_core.rollout import Prompt, Rollout, Sampling
+from hapo_core.rollout.protocol import Engine
+from hapo_core.verify import Verification, VerifierPool
+from pipeline.config import Params
+from pipeline.tables import BENCHMARK, read_table
+from pipeline.trainset import verify_jobs
+
+EVALUATION_ROUND = 0
+"""All evaluations draw from the same streams: two policies are compared on common numbers."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark's problems, in the order of its table."""
+
+    name: str
+    prompts: tuple[Prompt, ...]
+    answers: dict[str, str]
+
+    @property
+    def ids(self) -> list[str]:
+        """Problem ids."""
+        return [p.prompt_id for p in self.prompts]
+
+
+def load_benchmark(data: Path, name: str, limit: int | None) -> Benchmark:
+    """The first `limit` problems of `artifacts/data/benchmarks/NAME.parquet`."""
+    rows = read_table(data / "benchmarks" / f"{name}.parquet", BENCHMARK).to_pylist()[:limit]
+    return Benchmark(
+        name,
+        tuple(Prompt(r["problem_id"], tuple(r["prompt_ids"])) for r in rows),
+        {r["problem_id"]: r["answer"] for r in rows},
+    )
+
+
+def respond(
+    engine: Engine,
+    pool: VerifierPool,
+    prompts: Sequence[Prompt],
+    answers: dict[str, str],
+    sampling: Sampling,
+    seed: int,
+) -> list[tuple[Rollout, Verification]]:
+    """Responses with their verdicts, sorted by problem (as given) and sample."""
+    order = {p.prompt_id: k for k, p in enumerate(prompts)}
+    rollouts = sorted(
+        engine.generate(prompts, sampling, seed, EVALUATION_ROUND),
+        key=lambda r: (order[r.prompt_id], r.sample),
+    )
+    return list(zip(rollouts, pool.verify(verify_jobs(rollouts, answers)), strict=True))
+
+
+def generation(rollout: Rollout, verification: Verification) -> Generation:
+    """What the statistics need of one response."""
+    return Generation(
+        rollout.prompt_id,
+        rollout.sample,
+        verification.verdict.value,
+        verification.extracted,
+        len(rollout.token_ids),
+    )
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A small held-out measurement during training."""
+
+    benchmark: Benchmark
+    sampling: Sampling
+    params: Params
+
+    def measure(self, engine: Engine, pool: VerifierPool) -> dict[str, object]:
+        """The probe columns of the ROUNDS table."""
+        seed = self.params.seed
+        b = self.benchmark
+        answered = respond(engine, pool, b.prompts, b.answers, self.sampling, seed)
+        protocol = Protocol(
+            self.sampling.n,
+            self.sampling.temperature,
+            self.sampling.top_p,
+            self.sampling.max_tokens,
+            "chat",
+        )
+        result: BenchmarkResult = benchmark_result(
+            (generation(r, v) for r, v in answered), b.ids, protocol, seed=seed, label="probe"
+        )
+        return {
+            "probe_avg": result.avg,
+            "probe_low": result.ci[0],
+            "probe_high": result.ci[1],
+            "probe_n": result.n,
+            "probe_k": protocol.k,
+        }
+
+
+def load_probe(params: Params, data: Path) -> Probe | None:
+    """The configured probe, or None if it is switched off."""
+    train = params.train
+    if train.probe_benchmark is None:
+        return None
+    benchmark = load_benchmark(data, train.probe_benchmark, train.probe_problems)
+    sampling = Sampling(
+        train.probe_samples, train.probe_temperature, 1.0, params.rollout.max_tokens
+    )
+    return Probe(benchmark, sampling, params)

@@ -1,0 +1,202 @@
+"""Rows of the training tables, from what a round produced."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hapo_core.gate import Decision, GateState
+from hapo_core.groups import PlannedGroup, success_rate
+from hapo_core.loss import Objective, RowKind
+from hapo_core.methods import Phase
+from hapo_core.update import UpdateMetrics, supervised
+from hapo_core.verify import Verdict, Verification
+from pipeline.config import Params
+from pipeline.tables import ROUNDS, read_table
+from pipeline.wiring import update_spec
+
+Row = dict[str, object]
+
+
+def rollout_rows(
+    index: int, planned: Sequence[PlannedGroup], verdicts: Sequence[Verification]
+) -> list[Row]:
+    """The ROLLOUTS table of a round: every rollout, and every teacher row that entered."""
+    rows: list[Row] = []
+    remaining = iter(verdicts)
+    for group in planned:
+        rows.extend(_policy_rows(index, group, remaining))
+        rows.extend(_teacher_rows(index, group))
+    return rows
+
+
+def _policy_rows(
+    index: int, planned: PlannedGroup, verdicts: Iterator[Verification]
+) -> Iterator[Row]:
+    group = planned.group
+    for j, (rollout, reward) in enumerate(zip(group.rollouts, group.rewards, strict=True)):
+        verdict = next(verdicts)
+        replaced = j == planned.replaced
+        yield {
+            "round": index + 1,
+            "prompt_id": rollout.prompt_id,
+            "sample": rollout.sample,
+            "kind": "policy",
+            "token_ids": rollout.token_ids,
+            "logprobs": rollout.logprobs,
+            "finish": rollout.finish.value,
+            "text": rollout.text,
+            "verdict": verdict.verdict.value,
+            "extracted": verdict.extracted,
+            "reward": reward,
+            "replaced": replaced,
+            "injected": False,
+            "advantage": None if replaced else planned.rows[j].advantage,
+        }
+
+
+def _teacher_rows(index: int, planned: PlannedGroup) -> Iterator[Row]:
+    trace = planned.group.trace
+    for j, row in enumerate(planned.rows):
+        if row.kind is RowKind.ON_POLICY or trace is None:
+            continue
+        yield {
+            "round": index + 1,
+            "prompt_id": planned.group.prompt.prompt_id,
+            "sample": j,
+            "kind": "teacher",
+            "token_ids": trace.token_ids,
+            "logprobs": None,
+            "finish": "teacher",
+            "text": trace.text,
+            "verdict": Verdict.CORRECT.value,
+            "extracted": None,
+            "reward": 1.0,
+            "replaced": False,
+            "injected": True,
+            "advantage": row.advantage,
+        }
+
+
+def group_rows(
+    index: int, planned: Sequence[PlannedGroup], state: GateState, objective: Objective
+) -> list[Row]:
+    """The GROUPS table of a round."""
+    rows: list[Row] = []
+    for p in planned:
+        reading = p.reading
+        after = state.posteriors.get(p.group.prompt.prompt_id) if reading else None
+        rows.append(
+            {
+                "round": index + 1,
+                "prompt_id": p.group.prompt.prompt_id,
+                "successes": p.group.successes,
+                "known": p.group.known,
+                "size": len(p.group.rollouts),
+                "prior_a": reading.prior_a if reading else None,
+                "prior_b": reading.prior_b if reading else None,
+                "posterior_a": after.a if after else None,
+                "posterior_b": after.b if after else None,
+                "confidence": reading.confidence if reading else None,
+                "gamma": reading.gamma if reading else None,
+                "decision": p.decision.value,
+                "dead": p.dead(objective),
+            }
+        )
+    return rows
+
+
+def injection_rate(planned: Sequence[PlannedGroup]) -> float:
+    """Share of groups in which the trace took a rollout's place."""
+    return sum(p.decision is Decision.INJECTED for p in planned) / len(planned)
+
+
+def dead_rate(planned: Sequence[PlannedGroup], objective: Objective) -> float:
+    """Share of groups without a gradient."""
+    return sum(p.dead(objective) for p in planned) / len(planned)
+
+
+def round_row(
+    segment: str,
+    params: Params,
+    index: int,
+    phase: Phase,
+    planned: Sequence[PlannedGroup],
+    verdicts: Sequence[Verification],
+    metrics: UpdateMetrics,
+    objective: Objective,
+) -> Row:
+    """The round's row of the ROUNDS table (without the probe)."""
+    groups = [p.group for p in planned]
+    rollouts = [r for g in groups for r in g.rollouts]
+    tokens = sum(len(r.token_ids) for r in rollouts)
+    counts = Counter(v.verdict.value for v in verdicts)
+    decisions = Counter(p.decision for p in planned)
+    scale = params.sft.learning_rate_scale if phase is Phase.SFT else 1.0
+    sampled = [p for p in planned if p.reading is not None]
+    used = supervised(objective) if phase is Phase.SFT else objective
+    return {
+        "round": index + 1,
+        "segment": segment,
+        "method": params.method,
+        "phase": phase.value,
+        "prompts": len(planned),
+        "rollouts": len(rollouts),
+        "success_rate": success_rate(groups),
+        "solved_groups": sum(g.known > 0 and g.successes == g.known for g in groups),
+        "failed_groups": sum(g.known > 0 and g.successes == 0 for g in groups),
+        "injected_groups": decisions[Decision.INJECTED] if sampled else 0,
+        "dead_groups": sum(p.dead(used) for p in planned),
+        "no_trace_groups": decisions[Decision.NO_TRACE],
+        "gamma": sampled[0].reading.gamma if sampled and sampled[0].reading else None,
+        "mean_response_tokens": tokens / len(rollouts) if rollouts else None,
+        "generated_tokens": tokens,
+        "trained_tokens": metrics.trained_tokens,
+        "loss": metrics.loss,
+        "grad_norm": metrics.grad_norm,
+        "entropy": metrics.entropy,
+        "learning_rate": update_spec(params).rate(index, scale),
+        "teacher_balance": metrics.teacher_balance,
+        "mismatch_mean": metrics.mismatch_mean,
+        "mismatch_max": metrics.mismatch_max,
+        **{f"verdict_{v.value}": counts[v.value] for v in Verdict},
+    }
+
+
+def read_rounds(folder: Path, first: int, count: int) -> list[Row]:
+    """The rows of rounds first+1 .. first+count, one small table each."""
+    rows: list[Row] = []
+    for number in range(first + 1, first + count + 1):
+        rows.extend(read_table(folder / f"round-{number:05d}.parquet", ROUNDS).to_pylist())
+    return rows
+
+
+def summary_rows(rows: Sequence[Row]) -> list[Row]:
+    """The columns of a round that people look at first."""
+    keys = (
+        "round",
+        "success_rate",
+        "injected_groups",
+        "dead_groups",
+        "prompts",
+        "gamma",
+        "mean_response_tokens",
+        "generated_tokens",
+        "loss",
+        "probe_avg",
+    )
+    return [{k: row[k] for k in keys} for row in rows]
+
+
+def segment_timing(rows: Sequence[Row], parts: dict[str, float], peak_mb: float) -> Row:
+    """The segment's entry of `artifacts/timings/`."""
+    return {
+        "wall_s": round(parts.get("wall", 0.0), 3),
+        "tokens": {
+            "generated": sum(int(str(r["generated_tokens"])) for r in rows),
+            "trained": sum(int(str(r["trained_tokens"])) for r in rows),
+        },
+        "parts": {k: round(v, 3) for k, v in sorted(parts.items()) if k != "wall"},
+        "peak_rss_mb": round(peak_mb, 1),
+    }

@@ -1,0 +1,66 @@
+"""Stage `report`: what the run did, for people (HTML, Markdown) and programs (JSON, CSV)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.config import load_params
+from pipeline.observe import Observer, run_stage, stage_main
+from pipeline.report_data import collect
+from pipeline.report_html import (
+    figure_files,
+    markdown_table,
+    render_html,
+    render_markdown,
+    summary,
+)
+from pipeline.report_plots import figures
+from pipeline.report_tables import evaluation_table
+from pipeline.report_text import verdict
+from pipeline.store import atomic_write_json, atomic_write_text
+
+STAGE = "report"
+
+
+def write_report(observer: Observer, root: Path = Path()) -> Path:
+    """Write `reports/` from the artifacts below `root` and return the page's path.
+
+    summary.json is written last: where it is there, the rest is complete. The report records no
+    timing of its own: it reads artifacts/timings, and would change its own input.
+
+    Raises:
+        ConfigError: params.yaml is not valid.
+        DataError: an artifact is missing (naming the stage to run) or not what it says it is.
+    """
+    data = observer.task("collect", collect, load_params(root / "params.yaml"), root)
+    drawn = observer.task("draw", figures, data)
+    reports = root / "reports"
+    summary_path = reports / "summary.json"
+    summary_path.unlink(missing_ok=True)
+    _write_plots(reports / "plots", figure_files(drawn))
+    atomic_write_text(reports / "report.md", render_markdown(data, drawn))
+    atomic_write_text(reports / "report.html", render_html(data, drawn))
+    atomic_write_json(summary_path, summary(data))
+    observer.log(verdict(data))
+    observer.markdown_artifact(
+        "report", f"**{verdict(data)}**\n\n{markdown_table(evaluation_table(data))}\n"
+    )
+    return reports / "report.html"
+
+
+def _write_plots(folder: Path, files: dict[str, str]) -> None:
+    """Write the files and remove those of an earlier run with another method."""
+    for name, content in files.items():
+        atomic_write_text(folder / name, content)
+    for path in folder.iterdir():
+        if path.suffix in (".csv", ".svg") and path.name not in files:
+            path.unlink()
+
+
+def main() -> None:
+    """`python -m pipeline.report`."""
+    run_stage(STAGE, write_report)
+
+
+if __name__ == "__main__":
+    stage_main(main)

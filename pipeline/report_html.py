@@ -1,0 +1,174 @@
+"""The page and its Markdown twin, from one context; summary.json beside them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+from ruamel.yaml import YAML
+
+from hapo_core.evaluate import PairedResult
+from pipeline.config import Params
+from pipeline.report_curation import curation_tables
+from pipeline.report_data import Measurement, ReportData
+from pipeline.report_figure import Figure
+from pipeline.report_svg import standalone
+from pipeline.report_tables import (
+    Table,
+    cost_table,
+    evaluation_table,
+    hash_table,
+    method_line,
+    tiles,
+    title,
+    training_table,
+)
+from pipeline.report_text import notes, outcome_sentence, teacher_sentence, verdict
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render_html(data: ReportData, figures: list[Figure]) -> str:
+    """One self-contained page: style and drawings inline, nothing fetched, no script."""
+    environment = _environment(autoescape=True)
+    environment.filters["nbsp"] = _nbsp
+    environment.filters["svg"] = Markup
+    styles = {name: Markup(_style(name)) for name in ("figure.css", "page.css")}
+    return environment.get_template("report.html.j2").render(
+        **_context(data, figures), styles=styles
+    )
+
+
+def render_markdown(data: ReportData, figures: list[Figure]) -> str:
+    """The same as Markdown; figures are the files of `figure_files`."""
+    environment = _environment(autoescape=False)
+    environment.filters["table"] = markdown_table
+    return environment.get_template("report.md.j2").render(**_context(data, figures))
+
+
+def figure_files(figures: list[Figure]) -> dict[str, str]:
+    """File name -> content of the drawings (svg) and their numbers (csv)."""
+    style = _style("figure.css")
+    files = {f"{f.key}.csv": f.csv() for f in figures}
+    files |= {f"{f.key}.svg": standalone(f.svg, style) for f in figures if f.svg is not None}
+    return files
+
+
+def summary(data: ReportData) -> dict[str, Any]:
+    """The report for programs; shares in [0, 1], null where there is no such value."""
+    history, params = data.history, data.params
+    outcome = {
+        item.benchmark: {
+            "outcome": item.outcome,
+            **(_paired(item.paired) if item.paired is not None else {}),
+        }
+        for item in data.comparisons
+    }
+    return {
+        "method": params.method,
+        "profile": params.profile,
+        "seed": params.seed,
+        "rounds": len(history),
+        "verdict": verdict(data),
+        "notes": [note.text for note in notes(data)],
+        "base": {item.benchmark: _measured(item.base) for item in data.comparisons},
+        "final": {item.benchmark: _measured(item.final) for item in data.comparisons},
+        "difference": outcome,
+        "confidence": params.evaluate.confidence,
+        "success_rate": history.values("success_rate"),
+        "probe": history.values("probe_avg"),
+        "injection_rate": history.share("injected_groups"),
+        "injection_rate_predicted": history.prediction.rate,
+        "dead_group_rate": history.share("dead_groups"),
+        "gamma": history.values("gamma"),
+        "retired_from": history.prediction.retired_from,
+        "tokens": {
+            "generated": history.total("generated_tokens"),
+            "trained": history.total("trained_tokens"),
+        },
+        "wall_s": {stage.stage: stage.wall_s for stage in data.stages},
+        "hashes": {item.artifact: item.sha256 for item in data.fingerprints},
+    }
+
+
+def markdown_table(table: Table) -> str:
+    """A GitHub table."""
+    rule = ["---" if i < table.text_columns else "---:" for i in range(len(table.headers))]
+    rows = [table.headers, rule, *table.rows]
+    return "\n".join("| " + " | ".join(_pipe(cell) for cell in row) + " |" for row in rows)
+
+
+def _context(data: ReportData, figures: list[Figure]) -> dict[str, Any]:
+    return {
+        "title": title(data.params),
+        "method": method_line(data.params),
+        "outcome": outcome_sentence(data, data.headline),
+        "teacher": teacher_sentence(data),
+        "notes": notes(data),
+        "tiles": tiles(data),
+        "figures": {figure.key: figure for figure in figures},
+        "evaluation": evaluation_table(data),
+        "training": training_table(data),
+        "cost": cost_table(data),
+        "curation": curation_tables(data.curation),
+        "hashes": hash_table(data),
+        "configuration": configuration(data.params),
+    }
+
+
+def configuration(params: Params) -> str:
+    """params.yaml as it was understood, defaults included."""
+    sink = io.StringIO()
+    writer = YAML()
+    writer.default_flow_style = False
+    writer.dump(params.model_dump(mode="json"), sink)
+    return sink.getvalue()
+
+
+def _measured(m: Measurement) -> dict[str, Any]:
+    return {
+        "avg": m.avg,
+        "n": m.n,
+        "k": m.k,
+        "ci": [m.low, m.high],
+        "pass_k": m.pass_k,
+        "maj_k": m.maj_k,
+        "temperature": m.temperature,
+        "max_tokens": m.max_tokens,
+        "truncated_share": m.truncated_share,
+        "unparsed_share": m.unparsed_share,
+    }
+
+
+def _paired(result: PairedResult) -> dict[str, Any]:
+    return {"difference": result.difference, "ci": list(result.ci), "p_value": result.p_value}
+
+
+def _environment(autoescape: bool) -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _style(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _nbsp(text: str) -> Markup:
+    """A number stays on one line with its percent sign and its interval's bounds."""
+    safe = str(escape(text))
+    for loose in (" %", " ["):
+        safe = safe.replace(loose, "\u00a0" + loose[1:])
+    return Markup(safe)
+
+
+def _pipe(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,166 @@
+"""The flow run `hapo` above the stages: cached stages, cancelling, and runs that a kill left open.
+
+Imported only where a server answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as WaitTimeoutError
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from prefect import Task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.states import Cancelled, Completed, Crashed, Failed
+
+from pipeline.joined import Joined
+
+_OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.SCHEDULED]
+_WAIT_SECONDS = 3.0
+
+
+class TopFlow:
+    """The top-level flow run of one `hapo run`. No method raises for the server's sake.
+
+    Args:
+        api: a Prefect API that answers.
+        root: the project; runs of another project on the same server are left alone.
+    """
+
+    def __init__(self, api: str, root: Path) -> None:
+        project = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
+        self.tags = ["hapo", f"project-{project}"]
+        self.joined = Joined("hapo", api, self.tags)
+        self._asked: Future[Any] | None = None
+        self._done: set[str] = set()
+
+    def start(self) -> UUID | None:
+        """Begin the run; its id, or None where the server was too slow."""
+        self.joined.start()
+        self._wait(self._close_stale())
+        return self.joined.run_id
+
+    def log(self, message: str) -> None:
+        """A line of DVC's for the run's log."""
+        self.joined.log(message, 20)
+
+    def cached(self, stage: str) -> None:
+        """Show a stage that DVC skipped."""
+        self.joined.submit(self._show_cached(stage))
+
+    def finished(self, stage: str) -> None:
+        """Note that DVC took the stage's outputs: if its run is still open, it completed."""
+        self._done.add(stage)
+
+    def cancel_asked(self) -> bool:
+        """Whether somebody cancelled the run in the UI; asks in the background, never waits."""
+        if self.joined.run_id is None or not self.joined.ready():
+            return False
+        if self._asked is None:
+            self._asked = self.joined.submit(self._read_state(self.joined.run_id))
+            return False
+        if not self._asked.done():
+            return False
+        asked, self._asked = self._asked, None
+        if asked.cancelled() or asked.exception() is not None:
+            return False
+        state = asked.result()
+        return state is not None and (state.is_cancelling() or state.is_cancelled())
+
+    def finish(self, code: int, stopped: str | None) -> None:
+        """Close the run and whatever a killed stage left open under it."""
+        run_id = self.joined.run_id
+        if run_id is not None and self.joined.ready():
+            self._wait(self._close_children(run_id, stopped))
+        final: State[Any] = Completed()
+        if stopped is not None:
+            final = Cancelled(message=stopped)
+        elif code != 0:
+            final = Failed(message=f"dvc repro ended with status {code}")
+        self.joined.finish(None, final)
+
+    def _wait(self, work: Coroutine[Any, Any, Any]) -> None:
+        future = self.joined.submit(work)
+        if future is not None:
+            try:
+                future.exception(timeout=_WAIT_SECONDS)
+            except WaitTimeoutError:
+                future.cancel()
+
+    # --- coroutines, run beside the engine ---
+
+    async def _show_cached(self, stage: str) -> None:
+        async with get_client() as client:
+            await client.create_task_run(
+                Task(fn=_nothing, name=stage),
+                flow_run_id=self.joined.run_id,
+                dynamic_key=uuid4().hex,
+                name=stage,
+                state=Completed(name="Cached", message="DVC: unchanged"),
+            )
+
+    async def _read_state(self, run_id: UUID) -> State[Any] | None:
+        async with get_client() as client:
+            return (await client.read_flow_run(run_id)).state
+
+    async def _close_stale(self) -> None:
+        """Runs of this project that are still open though we hold its lock: their process died."""
+        async with get_client() as client:
+            runs = await client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(
+                    tags=FlowRunFilterTags(all_=self.tags),
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN)),
+                )
+            )
+            for run in runs:
+                if run.id != self.joined.run_id:
+                    await self._close_children(run.id, None)
+                    crashed: State[Any] = Crashed(message="the `hapo run` process was killed")
+                    await client.set_flow_run_state(run.id, crashed, force=True)
+
+    async def _close_children(self, parent: UUID, stopped: str | None) -> None:
+        async with get_client() as client:
+            runs = await client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(
+                    parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]),
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN)),
+                )
+            )
+            for run in runs:
+                state = self._state_of(run, stopped)
+                tasks = await client.read_task_runs(
+                    flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
+                    task_run_filter=TaskRunFilter(
+                        state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_OPEN))
+                    ),
+                )
+                for task in tasks:
+                    await client.set_task_run_state(task.id, state, force=True)
+                await client.set_flow_run_state(run.id, state, force=True)
+
+    def _state_of(self, run: FlowRun, stopped: str | None) -> State[Any]:
+        if run.name in self._done:
+            return Completed(message="finished; the server did not hear of it")
+        if stopped is not None:
+            return Cancelled(message=stopped)
+        return Crashed(message="the stage's process was killed")
+
+
+def _nothing() -> None:
+    """A stage that did not run."""

@@ -1,0 +1,358 @@
+"""Stage `train@K`: a segment of rounds, each rollout -> verify -> gate -> update.
+
+Every `train.checkpoint_every` rounds the whole state goes to the scratch folder; a killed segment
+continues there and ends with the same bytes. At the end the segment moves to
+`artifacts/policy/K/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from hapo_core.errors import DataError, HapoError
+from hapo_core.gate import GateState
+from hapo_core.groups import Group, PlannedGroup, Trace, success_rate
+from hapo_core.loss import Objective
+from hapo_core.methods import Phase
+from hapo_core.policy import load_policy, save_policy
+from hapo_core.rollout import Rollout, Sampling
+from hapo_core.rollout.hf import HFEngine
+from hapo_core.schedule import prompts_of_round
+from hapo_core.update import UpdateMetrics, Updater, supervised
+from hapo_core.verify import Verification, VerifierPool, reward_of
+from pipeline import records, wiring
+from pipeline.base import policy_model
+from pipeline.checkpoint import (
+    drop_older,
+    load_optimizer,
+    newest_state,
+    posterior_rows,
+    read_gate_state,
+    save_optimizer,
+    write_state,
+)
+from pipeline.config import Params, load_params
+from pipeline.measure import Probe, load_probe
+from pipeline.observe import Observer, run_stage, stage_main
+from pipeline.store import (
+    Scratch,
+    atomic_write_json,
+    check_manifest,
+    guard_disk,
+    inputs_hash,
+    read_json,
+    record_timing,
+    write_manifest,
+)
+from pipeline.tables import GROUPS, POSTERIORS, ROLLOUTS, ROUNDS, write_table
+from pipeline.trainset import TrainSet, load_trainset, verify_jobs
+
+T = TypeVar("T")
+DATA = Path("artifacts/data")
+POLICIES = Path("artifacts/policy")
+READS = (
+    "seed",
+    "method",
+    "gate",
+    "teacher",
+    "objective",
+    "sft",
+    "rewards",
+    "rollout",
+    "update",
+    "train",
+    "compute",
+)
+"""Sections of params.yaml that a segment depends on (dvc.yaml lists the same)."""
+
+
+class Segment:
+    """One segment in this process: the policy, its optimizer, the method, and what it writes.
+
+    Args:
+        params: the checked configuration.
+        name: the segment's key.
+        observer: tasks, progress and log lines go there.
+    """
+
+    def __init__(self, params: Params, name: str, observer: Observer) -> None:
+        spec = params.segments[name]
+        self.params, self.name, self.observer = params, name, observer
+        self.first = params.rounds_before(name)
+        self.rounds = spec.rounds
+        previous = POLICIES / spec.prev
+        check_manifest(previous)
+        subset = {key: getattr(params, key) for key in READS} | {"segment": spec}
+        self.scratch = Scratch(f"train@{name}", inputs_hash(subset, [DATA, previous]))
+        self.scratch.discard_others()
+        self.out = self.scratch.path / "out"
+        self.states = self.scratch.path / "states"
+        self.parts: dict[str, float] = {}
+        self._open(previous, first_segment=spec.prev == "base")
+
+    def _open(self, previous: Path, first_segment: bool) -> None:
+        params = self.params
+        device, dtype = wiring.prepare_compute(params.compute)
+        self.data: TrainSet = load_trainset(DATA)
+        self.states.mkdir(parents=True, exist_ok=True)
+        resumed = newest_state(self.states)
+        source = resumed or previous
+        self.model, self.tokenizer = load_policy(
+            source / "model" if resumed else policy_model(previous),
+            dtype,
+            params.compute.attention,
+        )
+        self.model.to(device)
+        if params.update.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.updater = Updater(self.model, wiring.update_spec(params))
+        state, self.done = GateState(), self.first
+        if resumed or not first_segment:
+            state, self.done = read_gate_state(source)
+            load_optimizer(
+                self.model, self.updater.optimizer, source / "state" / "optimizer.safetensors"
+            )
+        if not self.first <= self.done <= self.first + self.rounds:
+            raise DataError(
+                f"the state has {self.done} rounds, the segment starts after {self.first}",
+                where=str(source),
+                remedy=f"`dvc repro -f train@{self.name}`",
+            )
+        if resumed:
+            self.observer.log(f"continues after round {self.done}")
+            self.parts = dict(read_json(self.scratch.path / "parts.json"))
+        self.method = wiring.method(params, state)
+        self.objective = wiring.objective(params)
+        self.engine = HFEngine(self.model, self.tokenizer, params.rollout.max_rows)
+        self.pool = VerifierPool(wiring.verifier_settings(params))
+        self.probe: Probe | None = load_probe(params, DATA)
+
+    # --- a round ------------------------------------------------------------------------------
+
+    def round(self, index: int) -> None:
+        """One round (counted from 0 over all segments)."""
+        began = time.monotonic()
+        ids = prompts_of_round(
+            self.data.prompt_ids, self.params.train.prompts_per_round, self.params.seed, index
+        )
+        phase = self.method.phase(index)
+        rollouts: list[Rollout] = []
+        verdicts: list[Verification] = []
+        if phase is Phase.RL:
+            rollouts = self._timed("rollout", self._rollout, ids, index)
+            verdicts = self._timed("verify", self._verify, rollouts)
+        planned = self._timed("gate", self._gate, ids, rollouts, verdicts, index)
+        metrics = self._timed("update", self._update, planned, phase, index)
+        probe = self._probe(index)
+        row = records.round_row(
+            self.name, self.params, index, phase, planned, verdicts, metrics, self.objective
+        )
+        self._timed("save", self._save, index, planned, verdicts, row | probe, direct=True)
+        self._show(index, planned, rollouts, time.monotonic() - began)
+
+    def _rollout(self, ids: list[str], index: int) -> list[Rollout]:
+        sampling: Sampling = wiring.training_sampling(self.params)
+        prompts = [self.data.prompts[i] for i in ids]
+        order = {i: k for k, i in enumerate(ids)}
+        out = list(self.engine.generate(prompts, sampling, self.params.seed, index))
+        return sorted(out, key=lambda r: (order[r.prompt_id], r.sample))
+
+    def _verify(self, rollouts: list[Rollout]) -> list[Verification]:
+        verdicts = self.pool.verify(verify_jobs(rollouts, self.data.answers))
+        unknown = sum(1 for v in verdicts if reward_of(v.verdict) is None)
+        if unknown > self.params.rewards.max_unknown_share * len(verdicts):
+            example = next(v for v in verdicts if reward_of(v.verdict) is None)
+            raise HapoError(
+                f"{unknown} of {len(verdicts)} rollouts have no known reward "
+                f"({example.verdict.value}: {example.detail or 'no detail'})",
+                where="rewards",
+                remedy="look at the golds and the verifier's limits (rewards.timeout_seconds, "
+                "rewards.max_unknown_share); finished rounds are kept",
+            )
+        return verdicts
+
+    def _gate(
+        self,
+        ids: list[str],
+        rollouts: list[Rollout],
+        verdicts: list[Verification],
+        index: int,
+    ) -> list[PlannedGroup]:
+        by_prompt: dict[str, list[tuple[Rollout, float | None]]] = {i: [] for i in ids}
+        for rollout, verdict in zip(rollouts, verdicts, strict=True):
+            by_prompt[rollout.prompt_id].append((rollout, reward_of(verdict.verdict)))
+        groups = [
+            Group(
+                self.data.prompts[i],
+                tuple(r for r, _ in by_prompt[i]),
+                tuple(reward for _, reward in by_prompt[i]),
+                self._trace(i),
+            )
+            for i in ids
+        ]
+        return self.method.plan(groups, index)
+
+    def _trace(self, prompt_id: str) -> Trace | None:
+        trace = self.data.traces.get(prompt_id)
+        fits = trace is not None and len(trace.token_ids) <= self.params.rollout.max_tokens
+        return trace if fits else None
+
+    def _update(self, planned: list[PlannedGroup], phase: Phase, index: int) -> UpdateMetrics:
+        objective: Objective = self.objective
+        scale = 1.0
+        if phase is Phase.SFT:
+            objective, scale = supervised(objective), self.params.sft.learning_rate_scale
+        return self.updater.update(
+            planned,
+            objective,
+            self.params.rollout.max_tokens,
+            self.updater.spec.rate(index, scale),
+        )
+
+    def _probe(self, index: int) -> dict[str, object]:
+        if self.probe is None or (index + 1) % self.params.train.probe_every:
+            return {}
+        return self._timed("probe", self.probe.measure, self.engine, self.pool, direct=True)
+
+    # --- what stays ---------------------------------------------------------------------------
+
+    def _save(
+        self,
+        index: int,
+        planned: list[PlannedGroup],
+        verdicts: list[Verification],
+        row: dict[str, object],
+    ) -> None:
+        number = f"round-{index + 1:05d}"
+        with guard_disk(self.out):
+            write_table(
+                records.rollout_rows(index, planned, verdicts),
+                ROLLOUTS,
+                self.out / "rollouts" / f"{number}.parquet",
+            )
+            write_table(
+                records.group_rows(index, planned, self.method.gate.state, self.objective),
+                GROUPS,
+                self.out / "groups" / f"{number}.parquet",
+            )
+            write_table([row], ROUNDS, self.scratch.path / "rounds" / f"{number}.parquet")
+        done = index + 1
+        last = done == self.first + self.rounds
+        if last or done % self.params.train.checkpoint_every == 0:
+            atomic_write_json(self.scratch.path / "parts.json", self.parts)
+            state = self.states / number
+            write_state(
+                state,
+                self.model,
+                self.tokenizer,
+                self.updater.optimizer,
+                self.method.gate.state,
+                done,
+            )
+            drop_older(self.states, keep=state)
+
+    def publish(self) -> None:
+        """Assemble the segment and move it to `artifacts/policy/K/`."""
+        out = self.out
+        for part in ("model", "state"):
+            shutil.rmtree(out / part, ignore_errors=True)
+        with guard_disk(out):
+            save_policy(self.model, self.tokenizer, out / "model")
+            (out / "state").mkdir()
+            save_optimizer(
+                self.model, self.updater.optimizer, out / "state" / "optimizer.safetensors"
+            )
+            state = self.method.gate.state
+            atomic_write_json(
+                out / "state" / "counters.json",
+                {
+                    "rounds": self.first + self.rounds,
+                    "gamma": state.gamma,
+                    "mean_success": state.mean_success,
+                },
+            )
+            write_table(posterior_rows(state), POSTERIORS, out / "posteriors.parquet")
+            rows = records.read_rounds(self.scratch.path / "rounds", self.first, self.rounds)
+            write_table(rows, ROUNDS, out / "rounds.parquet")
+        write_manifest(
+            out,
+            "segment",
+            {
+                "segment": self.name,
+                "method": self.params.method,
+                "seed": self.params.seed,
+                "rounds": [self.first, self.first + self.rounds],
+            },
+        )
+        self.observer.table_artifact(
+            f"segment-{self.name}", records.summary_rows(rows), f"rounds of segment {self.name}"
+        )
+        self.scratch.publish(POLICIES / self.name, "out")
+        self.scratch.discard()
+        record_timing(f"train@{self.name}", records.segment_timing(rows, self.parts, _peak_mb()))
+
+    # --- people look --------------------------------------------------------------------------
+
+    def _timed(self, part: str, fn: Callable[..., T], *args: object, direct: bool = False) -> T:
+        began = time.monotonic()
+        result = fn(*args) if direct else self.observer.task(part, fn, *args)
+        self.parts[part] = self.parts.get(part, 0.0) + time.monotonic() - began
+        return result
+
+    def _show(
+        self, index: int, planned: list[PlannedGroup], rollouts: list[Rollout], seconds: float
+    ) -> None:
+        self.parts["wall"] = self.parts.get("wall", 0.0) + seconds
+        groups = [p.group for p in planned]
+        tokens = sum(len(r.token_ids) for r in rollouts)
+        self.observer.progress(
+            index + 1 - self.first,
+            self.rounds,
+            success=success_rate(groups),
+            injected=records.injection_rate(planned) if rollouts else None,
+            dead=records.dead_rate(planned, self.objective) if rollouts else None,
+            tokens_per_second=tokens / seconds if tokens else None,
+        )
+
+    def close(self) -> None:
+        """Stop the verifier's workers."""
+        self.pool.close()
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def train_segment(params: Params, name: str, observer: Observer) -> None:
+    """Run (or finish) a segment.
+
+    Raises:
+        HapoError: bad configuration or artifacts, too many unknown rewards, a full disk.
+    """
+    params.rounds_before(name)
+    segment = Segment(params, name, observer)
+    try:
+        for index in range(segment.done, segment.first + segment.rounds):
+            segment.round(index)
+        segment.publish()
+    finally:
+        segment.close()
+
+
+def main() -> None:
+    """The stage's entry point: `python -m pipeline.train --segment K`."""
+    parser = argparse.ArgumentParser(prog="pipeline.train")
+    parser.add_argument("--segment", required=True, help="key of `segments` in params.yaml")
+    name = parser.parse_args().segment
+    params = load_params()
+    run_stage(f"train@{name}", lambda observer: train_segment(params, name, observer))
+
+
+if __name__ == "__main__":
+    stage_main(main)

@@ -1,0 +1,66 @@
+"""The curated problems and traces as a training stage needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hapo_core.errors import DataError
+from hapo_core.groups import Trace
+from hapo_core.rollout import Finish, Prompt, Rollout
+from hapo_core.verify import Job
+from pipeline.store import check_manifest
+from pipeline.tables import PROBLEMS, TRACES, read_table
+
+
+@dataclass(frozen=True)
+class TrainSet:
+    """Training prompts by id, their gold answers, and the trace of rank 0 where one is usable."""
+
+    prompts: dict[str, Prompt]
+    answers: dict[str, str]
+    traces: dict[str, Trace]
+
+    @property
+    def prompt_ids(self) -> list[str]:
+        """All training prompts."""
+        return list(self.prompts)
+
+
+def load_trainset(data: Path) -> TrainSet:
+    """Read `problems.parquet` and `traces.parquet`.
+
+    Raises:
+        DataError: a damaged artifact, or no training problem in it.
+    """
+    check_manifest(data, "data")
+    prompts: dict[str, Prompt] = {}
+    answers: dict[str, str] = {}
+    for row in read_table(data / "problems.parquet", PROBLEMS).to_pylist():
+        if row["split"] == "train":
+            prompts[row["problem_id"]] = Prompt(row["problem_id"], tuple(row["prompt_ids"]))
+            answers[row["problem_id"]] = row["answer"]
+    if not prompts:
+        raise DataError(
+            "no training problem is left",
+            where=str(data / "problems.parquet"),
+            remedy="read artifacts/data/curation.json for the rules that took them",
+        )
+    traces = {
+        row["problem_id"]: Trace(row["trace_id"], tuple(row["token_ids"]), row["text"])
+        for row in read_table(data / "traces.parquet", TRACES).to_pylist()
+        if row["usable"] and row["rank"] == 0
+    }
+    return TrainSet(prompts, answers, traces)
+
+
+def verify_jobs(rollouts: Iterable[Rollout], answers: dict[str, str]) -> Iterator[Job]:
+    """One verification job per rollout, in order."""
+    for rollout in rollouts:
+        yield Job(
+            key=f"{rollout.prompt_id}/{rollout.sample}",
+            gold=answers[rollout.prompt_id],
+            response=rollout.text,
+            truncated=rollout.finish is Finish.LENGTH,
+        )
