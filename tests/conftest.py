@@ -1,0 +1,253 @@
+"""Fixtures: a real Prefect server, the shared data, and a project with stand-in stages."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import server
+
+REPO = Path(__file__).parents[1]
+STAGES = ("curate", "base", "train", "evaluate", "report")
+TOY_PARAMS = """\
+# a comment at the top
+profile: toy
+seed: 0
+method: hapo
+curate:
+  sources:
+    chains: {kind: chains, count: 8, min_steps: 1, max_steps: 2}
+  benchmarks:
+    held_out: {kind: chains, count: 8, min_steps: 1, max_steps: 2}
+  max_trace_tokens: 32
+base: {kind: tiny, hidden_size: 16, layers: 1, heads: 1, steps: 1, batch_size: 2,
+       learning_rate: 0.001, slip_probability: 0.5}
+gate:
+  threshold: {kind: constant, gamma: 0.3}
+teacher: {}
+objective: {}
+sft: {}
+rewards: {verifier: exact}
+rollout: {max_tokens: 32}
+update: {learning_rate: 0.001}
+train: {prompts_per_round: 2}
+segments:  # keys are quoted
+  "1": {prev: base, rounds: 2}
+  "2": {prev: "1", rounds: 2}  # the last one
+
+# how the policies are measured
+evaluate:
+  benchmarks:
+    held_out: {k: 4, max_tokens: 32}
+targets:
+  base: {policy: base}
+  final: {policy: "2"}  # kept in step with segments
+compute: {threads: 1}
+"""
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The shared real data, or skip."""
+    folder = Path(os.environ.get("HAPO_SHARED_DATA", REPO.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder} (HAPO_SHARED_DATA names another place)")
+    return folder
+
+
+# --- a Prefect server ---------------------------------------------------------------------------
+
+
+@dataclass
+class PrefectServer:
+    """A running server of the tests, and questions to its API."""
+
+    api: str
+    root: Path
+    pid: int
+
+    def post(self, path: str, body: Mapping[str, object] | None = None) -> Any:
+        """POST JSON, answer as JSON."""
+        request = urllib.request.Request(
+            self.api + path,
+            json.dumps(dict(body or {})).encode(),
+            {"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=20) as reply:
+            return json.load(reply)
+
+    def flow_runs(self, **where: object) -> list[dict[str, Any]]:
+        """Flow runs, newest first; `where` filters them by API fields."""
+        body = {"sort": "START_TIME_DESC", "flow_runs": where}
+        return list(self.post("/flow_runs/filter", body))
+
+    def children(self, run_id: str) -> list[dict[str, Any]]:
+        """The flow runs below a flow run."""
+        return self.flow_runs(parent_flow_run_id={"any_": [run_id]})
+
+    def task_runs(self, run_id: str) -> list[dict[str, Any]]:
+        """The task runs of a flow run."""
+        body = {"flow_runs": {"id": {"any_": [run_id]}}, "limit": 200}
+        return list(self.post("/task_runs/filter", body))
+
+    def logs(self, run_id: str) -> list[str]:
+        """The log lines of a flow run."""
+        body = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC"}
+        return [line["message"] for line in self.post("/logs/filter", body)]
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """One server for all tests: own home, a free port, loopback only."""
+    yield from _serve(tmp_path_factory.mktemp("prefect"))
+
+
+@pytest.fixture(scope="module")
+def doomed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A server that tests stop for a while, and the last of a module kills."""
+    yield from _serve(tmp_path_factory.mktemp("doomed"))
+
+
+def _serve(root: Path) -> Iterator[PrefectServer]:
+    os.environ[server.PORT] = "0"  # never the usual port: a person may be using it
+    started = server.start(root)
+    assert started.pid is not None
+    try:
+        yield PrefectServer(started.api, root, started.pid)
+    finally:
+        server.stop(root)
+
+
+def eventually(check: Callable[[], Any], seconds: float = 15.0) -> Any:
+    """The first true answer of `check`; Prefect records task runs with a short delay."""
+    end = time.monotonic() + seconds
+    while not (answer := check()):
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.1)
+    return answer
+
+
+# --- a project ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Project:
+    """A copy of the repository in which stand-ins take the places of the stages."""
+
+    path: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def environment(self) -> dict[str, str]:
+        """Without any Prefect setting but those of `self.env`."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "HAPO"))}
+        path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
+        return {**kept, "PATH": path, **self.env}
+
+    def call(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """`python -m WORDS` in the project."""
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=self.path,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """`python -m WORDS` in the project, in the background."""
+        return subprocess.Popen(
+            [sys.executable, "-m", *words],
+            cwd=self.path,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def dvc(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.call("dvc", *words, check=check)
+
+    def hapo(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.call("pipeline.cli", *words, check=check)
+
+    def ran(self) -> list[str]:
+        """The stages that ran since the last question."""
+        log = self.path / "ran.log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return lines
+
+    def edit(self, old: str, new: str, name: str = "params.yaml") -> None:
+        """Replace text that must be there."""
+        path = self.path / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+
+@pytest.fixture(scope="session")
+def project_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once, copied for each test."""
+    root = tmp_path_factory.mktemp("template") / "project"
+    root.mkdir()
+    skip = shutil.ignore_patterns("__pycache__")
+    for folder in ("pipeline", "hapo_core"):
+        shutil.copytree(REPO / folder, root / folder, ignore=skip)
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(REPO / name, root / name)
+    (root / ".dvc").mkdir()
+    for name in ("config", ".gitignore"):
+        shutil.copy(REPO / ".dvc" / name, root / ".dvc" / name)
+    shutil.copy(REPO / "tests" / "toy_stage.py", root / "pipeline" / "toy_stage.py")
+    for stage in STAGES:
+        body = f'from pipeline.toy_stage import main\n\nmain("{stage}")\n'
+        (root / "pipeline" / f"{stage}.py").write_text(body)
+    (root / "params.yaml").write_text(TOY_PARAMS)
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "start"]):
+        subprocess.run([*git, *words], cwd=root, check=True)
+    return root
+
+
+@pytest.fixture
+def project(project_template: Path, tmp_path: Path) -> Project:
+    """A project with git and DVC, whose stages are stand-ins (tests/toy_stage.py)."""
+    path = tmp_path / "project"
+    shutil.copytree(project_template, path, symlinks=True)
+    return Project(path)
+
+
+@pytest.fixture(scope="session")
+def finished_template(project_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after one whole `dvc repro`; made once, copied for each test."""
+    path = tmp_path_factory.mktemp("finished") / "project"
+    shutil.copytree(project_template, path, symlinks=True)
+    project = Project(path)
+    project.dvc("repro", "-q")
+    assert len(project.ran()) == 7
+    return path
+
+
+@pytest.fixture
+def finished_project(finished_template: Path, tmp_path: Path) -> Project:
+    """A project in which everything has run."""
+    path = tmp_path / "project"
+    shutil.copytree(finished_template, path, symlinks=True)
+    return Project(path)

@@ -1,0 +1,99 @@
+"""Stand-ins for the stages: real files at the real places, no learning. Copied into a test project.
+
+Environment: TOY_SECONDS (how long a train stage works), TOY_FAIL (the stage that fails).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hapo_core.errors import HapoError
+from pipeline.config import load_params
+from pipeline.observe import Observer, run_stage, stage_main
+from pipeline.store import (
+    Scratch,
+    atomic_write_json,
+    atomic_write_text,
+    record_timing,
+    write_manifest,
+)
+
+POLICY = Path("artifacts/policy")
+
+
+def publish(stage: str, target: Path, kind: str, files: dict[str, str]) -> None:
+    """Write an artifact the way the real stages do."""
+    scratch = Scratch(stage, "toy")
+    for name, text in files.items():
+        atomic_write_text(scratch.path / name, text)
+    write_manifest(scratch.path, kind, {"stage": stage})
+    scratch.publish(target)
+    record_timing(stage, {"wall_s": time.time()})  # differs from run to run, as a time does
+
+
+def curate(observer: Observer) -> None:
+    seed = load_params().seed
+    files = {"problems.parquet": f"problems {seed}", "traces.parquet": "traces"}
+    files["benchmarks/held_out.parquet"] = "benchmark"
+    publish("curate", Path("artifacts/data"), "data", files)
+
+
+def base(observer: Observer) -> None:
+    publish("base", POLICY / "base", "policy", {"model/weights": "base"})
+
+
+def train(observer: Observer, name: str) -> None:
+    params = load_params()
+    segment = params.segments[name]
+    seconds = float(os.environ.get("TOY_SECONDS", "0"))
+    for done in range(segment.rounds):
+        for task in ("rollout", "verify", "gate", "update"):
+            observer.task(task, time.sleep, seconds / segment.rounds / 4)
+        observer.progress(done + 1, segment.rounds, success=done / segment.rounds)
+    before = (POLICY / segment.prev / "model" / "weights").read_text()
+    weights = f"{before}\n{name}: {segment.rounds} rounds of {params.method}"
+    files = {"model/weights": weights, "rounds.parquet": f"rounds of {name}"}
+    publish(f"train@{name}", POLICY / name, "segment", files)
+
+
+def evaluate(observer: Observer, name: str) -> None:
+    params = load_params()
+    weights = (POLICY / params.targets[name].policy / "model" / "weights").read_text()
+    k = next(iter(params.evaluate.benchmarks.values())).k
+    metrics = {"policy": name, "k": k, "length": len(weights)}
+    files = {"metrics.json": json.dumps(metrics)}
+    publish(f"evaluate@{name}", Path("artifacts/evaluation") / name, "evaluation", files)
+
+
+def report(observer: Observer) -> None:
+    for name in ("report.html", "report.md", "plots/success.csv", "plots/injection.csv"):
+        atomic_write_text(Path("reports") / name, "round,training,held_out,predicted,measured\n")
+    number = {"avg": 0.25, "n": 8, "k": 4, "ci": [0.125, 0.375]}
+    summary = {"method": "hapo", "profile": "toy", "seed": 0, "rounds": 4}
+    both = {"base": {"held_out": number}, "final": {"held_out": number}}
+    atomic_write_json(Path("reports/summary.json"), {**summary, **both})
+
+
+def main(stage: str) -> None:
+    """Called by each stand-in module with its own name."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--segment")
+    parser.add_argument("--target")
+    options = parser.parse_args()
+    name = options.segment or options.target
+    full = f"{stage}@{name}" if name else stage
+
+    def work(observer: Observer) -> None:
+        with Path("ran.log").open("a") as log:
+            log.write(full + "\n")
+        if os.environ.get("TOY_FAIL") == full:
+            raise HapoError("this stage was told to fail", where=full, remedy="tell it not to")
+        function: Callable[..., None] = globals()[stage]
+        function(observer, *([name] if name else []))
+
+    stage_main(lambda: run_stage(full, work))
