@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -55,7 +56,10 @@ def byte_tokenizer(extra: str = "") -> PreTrainedTokenizerFast:
 
 
 def params_for(
-    sources: dict[str, Source], benchmarks: dict[str, Source], **settings: object
+    sources: dict[str, Source],
+    benchmarks: dict[str, Source],
+    verifier: Literal["math", "exact"] = "math",
+    **settings: object,
 ) -> Params:
     """Parameters of which curation reads `curate`, `seed`, `rewards` and `base` only."""
     curate = Curate.model_validate(
@@ -77,4 +81,4 @@ def params_for(
         learning_rate=1e-3,
         slip_probability=0.5,
     )
-    return Params.model_construct(seed=7, curate=curate, base=base, rewards=Rewards())
+    return Params.model_construct(seed=7, curate=curate, base=base, rewards=Rewards(verifier=verifier))

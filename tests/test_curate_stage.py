@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import pytest
@@ -35,12 +35,15 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(
-    sources: dict[str, Source], target: str = "artifacts/data", **settings: object
+    sources: dict[str, Source],
+    target: str = "artifacts/data",
+    verifier: Literal["math", "exact"] = "exact",  # starts no worker processes
+    **settings: object,
 ) -> tuple[Path, dict[str, Any]]:
     """Curate with the byte tokenizer (the tiny one for chains alone); the folder and account."""
     chains = all(isinstance(s, ChainsSource) for s in sources.values())
     tokenizer = tiny_tokenizer() if chains else byte_tokenizer()
-    params = params_for(sources, {"held_out": HELD_OUT}, **settings)
+    params = params_for(sources, {"held_out": HELD_OUT}, verifier, **settings)
     curate(params, Observer("curate"), Path(target), tokenizer)
     folder = Path(target)
     check_manifest(folder, "data")
@@ -69,7 +72,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def test_chains_become_problems_traces_and_a_disjoint_benchmark() -> None:
-    folder, account = run({"chains": CHAINS}, validation_share=0.1)
+    folder, account = run({"chains": CHAINS}, verifier="math", validation_share=0.1)
     problems = read_frame(folder / "problems.parquet", PROBLEMS)
     traces = read_frame(folder / "traces.parquet", TRACES)
     held_out = read_frame(folder / "benchmarks" / "held_out.parquet", BENCHMARK)
@@ -118,7 +121,11 @@ def test_every_row_is_accounted_for() -> None:
         {"problem": walk(6, 5) + "<|im_end|>", "answer": "30"},
     ]
     folder, account = run(
-        {"mine": mine(rows)}, max_prompt_tokens=800, max_trace_tokens=400, near_duplicates=0.0
+        {"mine": mine(rows)},
+        verifier="math",
+        max_prompt_tokens=800,
+        max_trace_tokens=400,
+        near_duplicates=0.0,
     )
     problems = read_frame(folder / "problems.parquet", PROBLEMS)
     traces = read_frame(folder / "traces.parquet", TRACES)
@@ -187,7 +194,7 @@ def test_source_labels_are_compared_not_believed() -> None:
         {"problem": walk(3, 5), "answer": "15", "trace": "\\boxed{16}", "label": True},
     ]
     columns = {"problem": "problem", "answer": "answer", "trace": "trace", "label": "label"}
-    _, account = run({"mine": mine(rows, columns=columns)})
+    _, account = run({"mine": mine(rows, columns=columns)}, verifier="math")
     assert account["traces"]["source_labels"] == {
         "source right, wrong here": 1,
         "source wrong, correct here": 1,
@@ -198,7 +205,7 @@ def test_source_labels_are_compared_not_believed() -> None:
 def test_a_benchmark_problem_in_the_training_file_is_listed() -> None:
     test = mine([{"problem": walk(7, 8), "answer": "56"}], "test.jsonl")
     train = mine([{"problem": walk(7, 8), "answer": "56"}, {"problem": walk(7, 9), "answer": "63"}])
-    params = params_for({"mine": train}, {"exam": test}, near_duplicates=0.0)
+    params = params_for({"mine": train}, {"exam": test}, "exact", near_duplicates=0.0)
     curate(params, Observer("curate"), Path("artifacts/data"), byte_tokenizer())
     account = json.loads(Path("artifacts/data/curation.json").read_text())
     assert [(h["benchmark"], h["how"]) for h in account["contamination"]] == [("exam", "exact")]
@@ -328,7 +335,7 @@ def test_a_benchmark_row_without_answer_is_an_error() -> None:
     exam = mine(
         [{"problem": walk(7, 8), "answer": "56"}, {"problem": "p", "answer": ""}], "e.jsonl"
     )
-    params = params_for({"mine": mine([GOOD])}, {"exam": exam})
+    params = params_for({"mine": mine([GOOD])}, {"exam": exam}, "exact")
     with pytest.raises(DataError, match="no answer") as caught:
         curate(params, Observer("curate"), Path("artifacts/data"), byte_tokenizer())
     assert caught.value.where == "e.jsonl line 2"
@@ -367,7 +374,7 @@ from pipeline.observe import Observer
 if __name__ == "__main__":
     held = ChainsSource(kind="chains", count=20, min_steps=3, max_steps=5)
     source = TableSource(kind="table", path="mine.jsonl")
-    params = params_for({"mine": source}, {"held_out": held}, near_duplicates=0.0)
+    params = params_for({"mine": source}, {"held_out": held}, "exact", near_duplicates=0.0)
     curate(params, Observer("curate"), Path("artifacts/data"), byte_tokenizer())
 """
 
@@ -390,7 +397,7 @@ def test_kill_9_leaves_the_old_artifact_and_a_second_run_the_same_bytes() -> Non
     victim = subprocess.Popen(command, env=env, start_new_session=True)
     spool = Path(".hapo/scratch")
     deadline = time.monotonic() + 60
-    while not list(spool.glob("curate-*/data/spool/graded.arrow")):
+    while not list(spool.glob("curate-*/data/spool/raw.arrow")):
         assert victim.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     os.killpg(victim.pid, signal.SIGKILL)

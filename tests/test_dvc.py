@@ -166,6 +166,8 @@ def test_all_of_the_report_s_code_is_listed() -> None:
 
 
 PLUMBING = {"errors.py", "__init__.py"}
+# The statistics of the probe, which is only watched: new ones are no reason to train again.
+WATCHED = {"train": {"hapo_core/evaluate.py", "hapo_core/intervals.py"}}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -181,7 +183,7 @@ def test_code_dependencies_cover_the_imports(stage: str) -> None:
         for path in reachable([module, *(p for d in listed_pipeline for p in sources(d))])
         if path.name not in PLUMBING and not any(path.is_relative_to(d) for d in listed)
     }
-    assert not missing
+    assert missing == WATCHED.get(stage, set())
 
 
 def reachable(start: list[Path]) -> set[Path]:
