@@ -25,5 +25,5 @@ def worst_rollout(
 def injected_rewards(
     rewards: Sequence[float | None], replaced: int, teacher_reward: float = 1.0
 ) -> list[float | None]:
-    """Rewards of the group of unchanged size N with the teacher's in place of rollout `replaced`."""
+    """Rewards of the group, still of size N, with the teacher's in place of `replaced`'s."""
     return [teacher_reward if j == replaced else r for j, r in enumerate(rewards)]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from transformers import PreTrainedModel
 
+from hapo_core.errors import HapoError
 from hapo_core.groups import PlannedGroup
 from hapo_core.loss import (
     Aggregation,
@@ -116,9 +118,9 @@ class Updater:
         slices = _slices(planned, self.spec.minibatches)
         several = len(slices) * self.spec.epochs > 1
         self.model.train()
-        old = (
-            {id(r): o for rows in slices for r, o in self._old(rows, objective)} if several else {}
-        )
+        old: dict[int, torch.Tensor] = {}
+        if several:
+            old = {id(r): o for rows in slices for r, o in self._old(rows, objective)}
         for _ in range(self.spec.epochs):
             for rows in slices:
                 self._step(rows, objective, max_tokens, old, sums)
@@ -171,7 +173,7 @@ class Updater:
                 torch.cat([old[id(r)] for r in batch]) if old else None,
                 entropies,
             )
-            parts.loss.backward()  # type: ignore[no-untyped-call]
+            parts.loss.backward()
             sums.loss += float(parts.loss.detach())
             sums.teacher += parts.teacher_pull
             sums.policy += parts.policy_pull
@@ -185,13 +187,14 @@ class Updater:
             )
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.max_grad_norm)
         sums.norm += float(norm)
-        if math.isfinite(float(norm)):
-            self.optimizer.step()
-            sums.steps += 1
-        else:
-            raise FloatingPointError(
-                f"the gradient norm is {float(norm)}: the update would destroy"
+        if not math.isfinite(float(norm)):
+            raise HapoError(
+                f"the gradient norm is {float(norm)}; the step was not taken",
+                where="update",
+                remedy="lower update.learning_rate or use float32; the last round is kept",
             )
+        self.optimizer.step()
+        sums.steps += 1
 
     def _micro_batches(self, rows: Sequence[TrainRow]) -> list[list[TrainRow]]:
         lengths = [len(r.prompt_ids) + len(r.response_ids) for r in rows]
@@ -214,10 +217,7 @@ class Updater:
 def _slices(planned: Sequence[PlannedGroup], count: int) -> list[list[TrainRow]]:
     """The rows of `count` consecutive, near-equal slices of the groups."""
     bounds = [round(k * len(planned) / count) for k in range(count + 1)]
-    return [
-        [row for group in planned[a:b] for row in group.rows]
-        for a, b in zip(bounds, bounds[1:], strict=False)
-    ]
+    return [[row for group in planned[a:b] for row in group.rows] for a, b in pairwise(bounds)]
 
 
 def _metrics(sums: _Sums) -> UpdateMetrics:

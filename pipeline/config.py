@@ -35,8 +35,8 @@ class ChainsSource(Section):
     count: int = Field(ge=1)
     min_steps: int = Field(ge=1)
     max_steps: int = Field(ge=1)
-    start_low: int = Field(default=10, ge=0)
-    start_high: int = Field(default=199, ge=0)
+    start_low: int = Field(default=100, ge=100, le=999)
+    start_high: int = Field(default=999, ge=100, le=999)
 
 
 class TableSource(Section):
@@ -127,8 +127,8 @@ class TinyBase(Section):
     long_steps: tuple[int, int] = (5, 8)
     """Chain lengths on which it is careless."""
     long_share: float = Field(default=0.5, ge=0, le=1)
-    start_low: int = Field(default=10, ge=0)
-    start_high: int = Field(default=199, ge=0)
+    start_low: int = Field(default=100, ge=100, le=999)
+    start_high: int = Field(default=999, ge=100, le=999)
     slip_first_step: int = Field(default=4, ge=1)
     slip_probability: float = Field(ge=0, le=1)
     slip_max_offset: int = Field(default=1, ge=1)

@@ -140,7 +140,8 @@ class Curation:
         return apply_rule(self.account, "prompt length", kept, self._prompt_fault)
 
     def _prompt_fault(self, candidate: Candidate) -> tuple[str, str] | None:
-        ids = candidate.prompt_ids or []
+        ids = candidate.prompt_ids
+        assert ids is not None
         if len(ids) > self.config.max_prompt_tokens:
             budget = self.config.max_prompt_tokens
             return "longer than max_prompt_tokens", f"{len(ids)} tokens, the limit is {budget}"

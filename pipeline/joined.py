@@ -91,12 +91,12 @@ class Joined:
 
     # --- life ---
 
-    def start(self) -> None:
-        """Create the flow run; returns when it runs, or after a few seconds without it."""
+    def start(self, seconds: float = _START_SECONDS) -> None:
+        """Create the flow run; returns when it runs, or after `seconds` without it."""
         _quiet_logging()
         EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=1)
         threading.Thread(target=self._engine_thread, name="prefect", daemon=True).start()
-        self._started.wait(_START_SECONDS)
+        self._started.wait(seconds)
         if not self._started.is_set():
             warn(f"the Prefect server is slow: {self.name} starts before its run is registered")
 

@@ -96,9 +96,14 @@ def summary(data: ReportData) -> dict[str, Any]:
 
 def markdown_table(table: Table) -> str:
     """A GitHub table."""
-    rule = ["---" if i < table.text_columns else "---:" for i in range(len(table.headers))]
+    width, words = len(table.headers), table.text_columns
+    rule = ["---" if i < words or _worded(table, i) else "---:" for i in range(width)]
     rows = [table.headers, rule, *table.rows]
     return "\n".join("| " + " | ".join(_pipe(cell) for cell in row) + " |" for row in rows)
+
+
+def _worded(table: Table, column: int) -> bool:
+    return table.last != "number" and column == len(table.headers) - 1
 
 
 def _context(data: ReportData, figures: list[Figure]) -> dict[str, Any]:

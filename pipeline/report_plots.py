@@ -132,8 +132,9 @@ def success(data: ReportData) -> Figure:
 def injection(data: ReportData) -> Figure:
     """How often the teacher entered: measured, predicted, and the gate's threshold."""
     history, method = data.history, data.params.method
-    measured, prediction = history.share("injected_groups"), history.prediction
+    share, prediction = history.share("injected_groups"), history.prediction
     gated = method == "hapo"
+    measured = prediction.measured if gated else share
     gamma: Values = history.values("gamma") if gated else [None] * len(history)
     rows: list[Row] = [
         {
@@ -143,6 +144,7 @@ def injection(data: ReportData) -> Figure:
             "predicted_low": band[0] if (band := prediction.band[i]) else None,
             "predicted_high": band[1] if band else None,
             "gamma": gamma[i],
+            "share_of_all_groups": share[i],
         }
         for i, r in enumerate(history.rounds)
     ]
@@ -189,7 +191,7 @@ def _injection_caption(data: ReportData, gated: bool) -> str:
     text += "before (beta-binomial fit), never this one; band: central 95 % of the share that "
     text += "chance alone gives. Gamma: threshold on the confidence, same scale (0–1)."
     if data.history.total("no_trace_groups"):
-        text += " The prediction is over groups with a usable trace."
+        text += " Both are over groups with a usable trace."
     return text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.config import ConstantThreshold, Params, ScheduledThreshold, Threshold
 from pipeline.report_costs import StageCost
@@ -31,8 +32,8 @@ class Table:
     title: str = ""
     note: str = ""
     text_columns: int = 1
-    code: bool = False
-    """Set the last column in a fixed-width font (hashes)."""
+    last: Literal["number", "text", "code"] = "number"
+    """What the last column holds; `code` is set in a fixed-width font (hashes)."""
 
 
 @dataclass(frozen=True)
@@ -210,34 +211,31 @@ def training_table(data: ReportData) -> Table:
 
 
 def cost_table(data: ReportData) -> Table:
-    """Wall time, its parts, tokens and memory of every stage."""
-    names = list(dict.fromkeys(part for stage in data.stages for part in stage.parts))
-    headers = (
-        "stage", "wall time", *names, "generated", "trained", "generated/s", "peak memory",
-    )  # fmt: skip
-    rows = tuple(_cost_row(stage, names) for stage in data.stages)
+    """Wall time, tokens, memory and the parts of every stage."""
+    headers = ("stage", "wall time", "generated", "trained", "generated/s", "peak memory", "parts")
     lacking = [s.stage for s in data.stages if s.wall_s is None]
     note = "Wall times are those of the machine that ran the stage; a stage taken from the cache "
-    note += "keeps the time of its last run. Parts can overlap."
+    note += "keeps the time of its last run. Generated/s: tokens per second of rollout, where that "
+    note += "part was timed, else of the whole stage. Parts can overlap."
     if lacking:
         note += f" Not recorded: {', '.join(lacking)}."
     total = ("all", duration(wall_seconds(data)), *("" for _ in headers[2:]))
-    return Table(headers, (*rows, total), note=note)
+    rows = (*(_cost_row(stage) for stage in data.stages), total)
+    return Table(headers, rows, note=note, last="text")
 
 
-def _cost_row(stage: StageCost, names: list[str]) -> tuple[str, ...]:
-    parts = (duration(stage.parts[n]) if n in stage.parts else "" for n in names)
+def _cost_row(stage: StageCost) -> tuple[str, ...]:
+    parts = sorted(stage.parts.items(), key=lambda part: -part[1])
     sampling = stage.parts.get("rollout", stage.wall_s)
     speed = stage.generated / sampling if stage.generated and sampling else None
-    memory = None if stage.peak_rss_mb is None else human_bytes(stage.peak_rss_mb * 1e6)
     return (
         stage.stage,
         duration(stage.wall_s),
-        *parts,
         tokens(stage.generated),
         tokens(stage.trained),
         tokens(speed),
-        memory or NOTHING,
+        NOTHING if stage.peak_rss_mb is None else human_bytes(stage.peak_rss_mb * 1e6),
+        ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts if seconds >= 0.05),
     )
 
 
@@ -253,7 +251,7 @@ def hash_table(data: ReportData) -> Table:
         rows += [(f"– {name}", "", digest) for name, digest in item.main]
     note = "sha256 of the artifact's manifest.json, which lists the sha256 of each of its files."
     return Table(
-        ("artifact", "content", "sha256"), tuple(rows), note=note, text_columns=3, code=True
+        ("artifact", "content", "sha256"), tuple(rows), note=note, text_columns=2, last="code"
     )
 
 

@@ -186,8 +186,9 @@ def _gate_story(data: ReportData) -> str:
     if not closed(first, last):
         if cannot_vanish(data.params):
             return (
-                f"The gate did not close: {told} With a constant threshold on the evidence of "
-                "one group it cannot: injection ends only when every rollout succeeds."
+                f"The gate did not close: {told} A constant threshold on the evidence of one "
+                "group cannot close for good: the chance of injection is zero only at a success "
+                "rate of 1."
             )
         return f"The gate did not close: {told}"
     retired = data.history.prediction.retired_from
@@ -250,22 +251,32 @@ def _gate_notes(data: ReportData) -> list[Note]:
     _, first, last = ends(data)
     if cannot_vanish(data.params) and closed(first, last):
         text = "A constant threshold on the evidence of one group never closes for good: the "
-        text += "injection rate falls with the success rate and is zero only where every "
-        return [Note("info", text + "rollout succeeds.")]
+        text += "chance of injection falls as the policy improves, but is zero only at a success "
+        return [Note("info", text + "rate of 1.")]
     return []
 
 
 def _evaluation_notes(item: Comparison) -> list[Note]:
     found = []
-    for label, m in (("start", item.base), ("final", item.final)):
-        where = f"{item.benchmark}, {label} policy"
-        if m.truncated_share is not None and m.truncated_share > CUT_LIMIT:
-            text = f"{where}: {percent(m.truncated_share)} of responses hit {m.max_tokens} tokens."
-            found.append(Note("warn", text))
-        if m.unparsed_share is not None and m.unparsed_share > CUT_LIMIT:
-            text = f"{where}: {percent(m.unparsed_share)} of responses had no readable answer."
-            found.append(Note("warn", text))
-        if m.unknown:
-            text = f"{where}: {m.unknown} of {m.n * m.k} responses could not be graded and "
-            found.append(Note("warn", text + "count as not correct."))
+    pair = (item.base, item.final)
+    cut = [m.truncated_share for m in pair]
+    if max(pooled(cut), default=0) > CUT_LIMIT:
+        text = f"{item.benchmark}: {percent(cut[0])} (start) and {percent(cut[1])} (final) of "
+        text += f"responses hit the limit of {item.final.max_tokens} tokens."
+        found.append(Note("warn", text))
+    silent = [m.unparsed_share for m in pair]
+    if max(pooled(silent), default=0) > CUT_LIMIT:
+        text = (
+            f"{item.benchmark}: {percent(silent[0])} (start) and {percent(silent[1])} (final) of "
+        )
+        found.append(Note("warn", text + "responses had no readable answer."))
+    if any(m.unknown for m in pair):
+        text = f"{item.benchmark}: {item.base.unknown} (start) and {item.final.unknown} (final) of "
+        text += f"{item.base.n * item.base.k} responses could not be graded and count as not right."
+        found.append(Note("warn", text))
     return found
+
+
+def pooled(values: list[float | None]) -> list[float]:
+    """The values that are there."""
+    return [v for v in values if v is not None]

@@ -71,6 +71,9 @@ def run(
             warn(repair)
         api, ui = _connect() if with_server else (None, None)
         flow = _open_flow(api, root) if api else None
+        page = f"{ui}/runs/flow-run/{flow.joined.run_id}" if flow and flow.joined.run_id else ui
+        if page:
+            print(f"UI      {page}", flush=True)
         supervisor = Supervisor(flow, api)
         code = 1
         try:
@@ -82,8 +85,7 @@ def run(
         finally:
             if flow is not None:
                 flow.finish(code, supervisor.stopped)
-    page = f"{ui}/runs/flow-run/{flow.joined.run_id}" if flow and flow.joined.run_id else ui
-    _print_end(code, supervisor.stopped, page)
+    _print_end(code, supervisor.stopped, page if api and answers(api) else None)
     return code
 
 

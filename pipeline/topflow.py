@@ -33,6 +33,8 @@ from pipeline.joined import Joined
 
 _OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.SCHEDULED]
 _WAIT_SECONDS = 3.0
+_START_SECONDS = 15.0
+"""Longer than a stage waits: the server may have started a moment ago, on a busy machine."""
 
 
 class TopFlow:
@@ -52,7 +54,7 @@ class TopFlow:
 
     def start(self) -> UUID | None:
         """Begin the run; its id, or None where the server was too slow."""
-        self.joined.start()
+        self.joined.start(_START_SECONDS)
         self._wait(self._close_stale())
         return self.joined.run_id
 

@@ -81,4 +81,6 @@ def params_for(
         learning_rate=1e-3,
         slip_probability=0.5,
     )
-    return Params.model_construct(seed=7, curate=curate, base=base, rewards=Rewards(verifier=verifier))
+    return Params.model_construct(
+        seed=7, curate=curate, base=base, rewards=Rewards(verifier=verifier)
+    )

@@ -220,7 +220,7 @@ def test_prompts_are_the_chat_template_with_suffix_and_system() -> None:
         "<|im_start|>assistant\n"
     )
     ids = maker.responses(["so \\boxed{2}", ""])
-    assert ids[0][-1] == tokenizer.eos_token_id and ids[1] == [tokenizer.eos_token_id]
+    assert ids[0][-1] == tokenizer.eos_token_id and list(ids[1]) == [tokenizer.eos_token_id]
     assert tokenizer.decode(ids[0][:-1]) == "so \\boxed{2}"
     assert maker.text_fault("x<|im_end|>y") == "contains the control token <|im_end|>"
 

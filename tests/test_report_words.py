@@ -42,7 +42,9 @@ def test_verdict_of_a_gate_that_closes(tmp_path: Path) -> None:
     assert re.search(
         r"HAPO raised avg@4 on the held-out benchmark chains6 from .* to .* in 16", text
     )
-    assert re.search(r"injected into [\d.]+ % of groups in the first 8 rounds and [\d.]+ % in", text)
+    assert re.search(
+        r"injected into [\d.]+ % of groups in the first 8 rounds and [\d.]+ % in", text
+    )
 
 
 def test_verdicts_of_the_other_methods(tmp_path: Path) -> None:
@@ -73,7 +75,7 @@ def test_an_unchanged_policy_is_called_unchanged(tmp_path: Path) -> None:
 def test_a_constant_threshold_on_group_evidence_cannot_vanish(tmp_path: Path) -> None:
     data = data_of(tmp_path, replace(SMALL, threshold="constant", gamma=0.8, end=0.3))
     assert "The gate did not close" in verdict(data)
-    assert "constant threshold on the evidence of one group it cannot" in verdict(data)
+    assert "constant threshold on the evidence of one group cannot close for good" in verdict(data)
 
 
 def test_a_gate_that_never_opens_is_grpo(tmp_path: Path) -> None:
@@ -83,13 +85,21 @@ def test_a_gate_that_never_opens_is_grpo(tmp_path: Path) -> None:
     assert "never opened" in verdict(data) and "GRPO's" in verdict(data)
 
 
-def test_a_retired_teacher_has_a_date(tmp_path: Path) -> None:
-    data = data_of(tmp_path, Story(problems=40, samples=2))
-    retired = data.history.prediction.retired_from
+def test_a_retired_teacher_has_a_date_and_was_predicted(tmp_path: Path) -> None:
+    data = data_of(tmp_path, Story(problems=40, samples=2, segments=(50,)))
+    prediction = data.history.prediction
+    retired = prediction.retired_from
     assert retired is not None
     assert f"from round {retired} on the gate could not open" in verdict(data)
-    after = data.history.share("injected_groups")[retired - 1 :]
-    assert set(after) == {0.0}
+    assert set(data.history.share("injected_groups")[retired - 1 :]) == {0.0}
+    assert prediction.rate[0] is None and not prediction.contradicted
+    pairs = [
+        (band, rate)
+        for band, rate in zip(prediction.band, prediction.measured, strict=True)
+        if band is not None and rate is not None
+    ]
+    inside = sum(low <= rate <= high for (low, high), rate in pairs)
+    assert len(pairs) == 49 and inside >= 0.75 * len(pairs)
 
 
 def test_overlap_with_a_clear_pairing_is_said(tmp_path: Path) -> None:
@@ -125,18 +135,6 @@ def test_a_gate_that_breaks_its_rule_is_found(tmp_path: Path) -> None:
     write_table(rows, GROUPS, path)
     data = collect(load_params(tmp_path / "params.yaml"), tmp_path)
     assert any("contradict" in note.text and "round 3" in note.text for note in notes(data))
-
-
-def test_prediction_covers_what_was_measured(tmp_path: Path) -> None:
-    prediction = data_of(tmp_path, Story(problems=40, samples=2)).history.prediction
-    assert prediction.rate[0] is None and not prediction.contradicted
-    pairs = [
-        (band, rate)
-        for band, rate in zip(prediction.band, prediction.measured, strict=True)
-        if band is not None and rate is not None
-    ]
-    inside = sum(low <= rate <= high for (low, high), rate in pairs)
-    assert len(pairs) == 59 and inside >= 0.75 * len(pairs)
 
 
 @pytest.mark.parametrize(

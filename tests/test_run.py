@@ -89,9 +89,9 @@ def test_rwlock_is_healed(tmp_path: Path) -> None:
 
 
 def test_run_lock_names_the_holder(tmp_path: Path) -> None:
+    second = run_lock(tmp_path)
     with run_lock(tmp_path), pytest.raises(HapoError, match=f"process {os.getpid()}"):
-        with run_lock(tmp_path):
-            pass
+        second.__enter__()
     with run_lock(tmp_path):
         pass
 
@@ -382,6 +382,7 @@ def test_own_server_outlives_the_run_and_dies_without_harm(finished_project: Pro
         assert project.ran() == DOWNSTREAM
         assert "held_out   25.0 %" in out
         assert "no longer answers" in out
+        assert not out.rstrip().splitlines()[-1].startswith("UI ")
     finally:
         project.hapo("server", "stop")
     assert project.hapo("server", "status", check=False).returncode == 1

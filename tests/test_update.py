@@ -109,7 +109,9 @@ OBJECTIVES = [
 ]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: f"{o.aggregation}-{o.teacher_shape}")
+@pytest.mark.parametrize(
+    "objective", OBJECTIVES, ids=lambda o: f"{o.aggregation}-{o.teacher_shape}"
+)
 def test_loss_does_not_depend_on_split_order_or_padding(objective):
     _, tokenizer = tiny_policy()
     planned = HAPO(_gate(0.5), objective, 0).plan(made_groups(tokenizer, [0, 2, 5, 1]), 0)

@@ -11,9 +11,7 @@ import pytest
 
 from hapo_core.verify import Job, Verdict, VerifierPool, VerifierSettings
 
-SHARED = Path(
-    os.environ.get("HAPO_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data")
-)
+SHARED = Path(os.environ.get("HAPO_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 CONVENTIONS = {
     "percent",
     "config-specific",

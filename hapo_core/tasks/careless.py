@@ -84,7 +84,7 @@ def supervised_step(
     for batch in micro_batches([len(p) + len(r) for p, r in rows], token_budget):
         logp, _ = response_logprobs(model, [rows[i] for i in batch])
         loss = -logp.sum() / total
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         value += float(loss.detach())
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()

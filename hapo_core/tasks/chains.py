@@ -1,7 +1,7 @@
 """Chains of additions and subtractions: a small task on which sparse rewards are real.
 
-A problem is `57+8-3+6=?`; a solution writes one running result per line and boxes the last:
-`57+8=65`, `65-3=62`, `62+6=68`, `\\boxed{68}`. A *slip* writes a result that is too high and goes
+A problem is `157+8-3+6=?`; a solution writes one running result per line and boxes the last:
+`157+8=165`, `165-3=162`, `162+6=168`, `\\boxed{168}`. A *slip* writes a result that is too high and goes
 on from it. Slips only ever add, so two of them cannot cancel to a right answer by luck.
 """
 
@@ -14,10 +14,14 @@ import numpy as np
 from hapo_core.draws import Purpose, generator
 from hapo_core.errors import ConfigError
 
-LOWEST, HIGHEST = 0, 299
-"""Running results stay in this range."""
+LOWEST, HIGHEST = 100, 999
+"""Running results stay in this range: numbers of one width, so that a small policy learns the
+arithmetic fast, and so many of them that no blind guess is right in 1 % of the cases."""
 
-SYMBOLS = ["\\boxed{", "}", "\n", "=", "?", "+", "-", *"0123456789"]
+NAMES = "abcdefghijklmnopqrstuvwxyz"
+"""Names of the steps, in order."""
+
+SYMBOLS = ["\\boxed{", "}", "\n", "=", "?", "+", "-", *"0123456789", *NAMES]
 """Every token of the task's text, one symbol a token."""
 
 
@@ -30,7 +34,7 @@ class Chain:
 
     @property
     def problem(self) -> str:
-        return f"{self.start}{''.join(f'{s:+d}' for s in self.steps)}=?"
+        return f"{self.start}{''.join(n + f'{s:+d}' for n, s in zip(NAMES, self.steps, strict=False))}=?"
 
     @property
     def answer(self) -> str:
@@ -41,7 +45,7 @@ class Chain:
         value, lines = self.start, []
         for i, step in enumerate(self.steps):
             result = value + step + (slips[i] if i < len(slips) else 0)
-            lines.append(f"{value}{step:+d}={result}")
+            lines.append(f"{NAMES[i]}{value}{step:+d}={result}")
             value = result
         return "\n".join([*lines, f"\\boxed{{{value}}}"])
 
@@ -68,7 +72,7 @@ class Habit:
 
 
 def draw_chain(
-    rng: np.random.Generator, steps: int, start_low: int = 10, start_high: int = 199
+    rng: np.random.Generator, steps: int, start_low: int = LOWEST, start_high: int = HIGHEST
 ) -> Chain:
     """One chain with `steps` steps whose running results stay in [LOWEST, HIGHEST]."""
     value = start = int(rng.integers(start_low, start_high + 1))
@@ -89,8 +93,8 @@ def distinct_chains(
     min_steps: int,
     max_steps: int,
     taken: set[str] | None = None,
-    start_low: int = 10,
-    start_high: int = 199,
+    start_low: int = LOWEST,
+    start_high: int = HIGHEST,
 ) -> list[Chain]:
     """`count` different chains of one split, none of them in `taken`.
 

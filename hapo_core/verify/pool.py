@@ -2,8 +2,8 @@
 
 One thread per worker process takes jobs from a shared queue, so grading goes on while the caller's
 iterable still generates. Processes start with the first job that needs one. A job that times out
-or crashes is tried once more with every other worker idle; a verdict therefore depends neither on
-its neighbours nor on the load, short of a machine that is too slow even for a lone job.
+or crashes is tried once more with every other worker idle and its own processor time counted; a
+verdict therefore depends neither on its neighbours nor on the load.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class VerifierPool:
                 reply: Reply | None = None
                 failure = HapoError("a verification thread ended unexpectedly")
                 try:
-                    reply = process.attempt(*task.pair)
+                    reply = process.attempt(*task.pair, patient=task.alone)
                 except HapoError as error:
                     failure = error
                 finally:

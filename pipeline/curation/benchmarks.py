@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from hapo_core.errors import DataError
 from hapo_core.verify import Job, Verdict, VerifierPool, extract_answer
 from pipeline.curation.account import excerpt
 from pipeline.curation.golds import gold_faults
-from pipeline.curation.prompts import PromptMaker
+from pipeline.curation.prompts import Ids, PromptMaker
 from pipeline.curation.text import content_id, normalise, unicode_fault
 from pipeline.sources import Opened
 from pipeline.sources.record import Faulty, Record
@@ -25,7 +27,7 @@ class BenchmarkRow:
     answer: str
     mark: str
     solutions: tuple[str, ...]
-    prompt_ids: list[int] = field(default_factory=list)
+    prompt_ids: Ids = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
 
 
 @dataclass

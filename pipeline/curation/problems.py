@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pipeline.curation.account import Account, Drop
+from pipeline.curation.prompts import Ids
 
 
 @dataclass(slots=True)
@@ -28,7 +29,7 @@ class Candidate:
     generated: bool = False
     """From a generator that yields no duplicates; the near-duplicate rule leaves it alone."""
     split: str = "train"
-    prompt_ids: list[int] | None = None
+    prompt_ids: Ids | None = None
 
 
 Verdict = tuple[str, str] | None

@@ -6,11 +6,15 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
 from hapo_core.errors import ConfigError, DataError
 
-BATCH = 512
+BATCH = 64
+"""Texts tokenised at once: their ids exist as Python integers for that long, at 36 bytes each."""
+Ids = npt.NDArray[np.int32]
 
 
 class PromptMaker:
@@ -56,28 +60,28 @@ class PromptMaker:
         assert isinstance(text, str)
         return text
 
-    def prompts(self, problems: Sequence[str]) -> list[list[int]]:
-        """The whole templated prompts as token ids, one list a problem."""
-        ids: list[list[int]] = []
+    def prompts(self, problems: Sequence[str]) -> list[Ids]:
+        """The whole templated prompts as token ids, int32 [tokens] each."""
+        ids: list[Ids] = []
         for start in range(0, len(problems), BATCH):
             batch = [self._messages(p) for p in problems[start : start + BATCH]]
             coded: Any = self.tokenizer.apply_chat_template(
                 batch, add_generation_prompt=True, tokenize=True, return_dict=False
             )
-            ids += coded
-        if ids and not ids[0]:
+            ids += [np.array(row, dtype=np.int32) for row in coded]
+        if ids and not len(ids[0]):
             raise DataError("the chat template renders to no token", where="chat_template")
         return ids
 
-    def responses(self, texts: Sequence[str]) -> list[list[int]]:
-        """Response ids, each with the end token at its end."""
-        ids: list[list[int]] = []
+    def responses(self, texts: Sequence[str]) -> list[Ids]:
+        """Response ids, int32 [tokens] each, with the end token at their end."""
+        ids: list[Ids] = []
         for start in range(0, len(texts), BATCH):
             batch = list(texts[start : start + BATCH])
             coded: Any = self.tokenizer(
                 batch, add_special_tokens=False, return_attention_mask=False, verbose=False
             )
-            ids += [[*row, self.end] for row in coded["input_ids"]]
+            ids += [np.array([*row, self.end], dtype=np.int32) for row in coded["input_ids"]]
         return ids
 
     def response_text(self, text: str) -> str:
@@ -91,6 +95,6 @@ class PromptMaker:
         found = self._special.search(text) if self._special else None
         return f"contains the control token {found.group()}" if found else None
 
-    def has_unknown(self, ids: Sequence[int]) -> bool:
+    def has_unknown(self, ids: Ids) -> bool:
         """Whether ids hold the tokenizer's token for unknown characters."""
-        return self.unknown is not None and self.unknown in ids
+        return self.unknown is not None and bool((ids == self.unknown).any())

@@ -16,8 +16,8 @@ RAW = pa.schema(
         pa.field("label", pa.bool_()),
     ]
 )
-BATCH_BYTES = 16 * 1024 * 1024
-BATCH_ROWS = 4096
+BATCH_BYTES = 4 * 1024 * 1024
+BATCH_ROWS = 1024
 
 
 class Spool:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from hapo_core.verify import Job, Verdict, Verification, VerifierPool
 from pipeline.curation.account import Account, Rule
 from pipeline.curation.problems import Candidate
-from pipeline.curation.prompts import PromptMaker
+from pipeline.curation.prompts import Ids, PromptMaker
 from pipeline.curation.spool import Spool
 from pipeline.tables import TRACES, TableWriter
 
@@ -78,9 +78,7 @@ class TraceRules:
         self.length = self.account.rule("trace length", "traces", 0)
         self.repeats = self.account.rule("trace repeats", "traces", 0)
 
-    def judge(
-        self, trace_id: str, text: str, ids: Sequence[int], found: Verification, faults: Faults
-    ) -> str:
+    def judge(self, trace_id: str, text: str, ids: Ids, found: Verification, faults: Faults) -> str:
         """The note of one trace: empty where it is usable, else the first rule that it fails."""
         self.verdicts[found.verdict.value] += 1
         self.tokens += len(ids)
@@ -197,9 +195,7 @@ class TraceGrader:
                 out[name].append(value)
         return pa.RecordBatch.from_pydict(out, GRADED)
 
-    def _incomplete(
-        self, cut: bool, tag: str | None, text: str, tokens: Sequence[int]
-    ) -> str | None:
+    def _incomplete(self, cut: bool, tag: str | None, text: str, tokens: Ids) -> str | None:
         if cut:
             return "cut, says the source"
         if tag is not None:
