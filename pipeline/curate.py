@@ -298,7 +298,7 @@ def curate(
         from pipeline.base import load_tokenizer
 
         tokenizer = load_tokenizer(params)
-    scratch = Scratch(STAGE, _inputs_hash(params), root=Path(".hapo/scratch"))
+    scratch = Scratch(STAGE, _inputs_hash(params))
     scratch.discard_others()
     out = scratch.path / "data"
     shutil.rmtree(out, ignore_errors=True)

@@ -40,6 +40,7 @@ T = TypeVar("T")
 _START_SECONDS = 4.0
 _END_SECONDS = 3.0
 _DRAIN_SECONDS = 3.0
+_ATTEMPTS = 3
 _ASK_EVERY_SECONDS = 2.0
 _ASK_AGAIN_SECONDS = 30.0
 _stuck = False
@@ -72,12 +73,12 @@ class Joined:
         name: of the flow and the flow run.
         api: address that is asked for its health.
         tags: of the flow run.
-        on_start: called with the flow run's id in the engine's thread once the run is Running.
     """
 
     def __init__(self, name: str, api: str, tags: Sequence[str] = ()) -> None:
         self.name, self.api, self.tags = name, api, list(tags)
-        self.run_id: UUID | None = None
+        self._run: FlowRun | None = None
+        self._over = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._context: contextvars.Context | None = None
         self._logger: Any = None
@@ -88,6 +89,11 @@ class Joined:
         self._asked, self._ask_every = time.monotonic(), _ASK_EVERY_SECONDS
         self._tasks: dict[str, tuple[Task[..., Any], list[Once[Any]]]] = {}
         self._sending: set[Future[Any]] = set()
+
+    @property
+    def run_id(self) -> UUID | None:
+        """The flow run, once the server made it."""
+        return self._run.id if self._run is not None else None
 
     # --- life ---
 
@@ -104,6 +110,7 @@ class Joined:
         """Close the flow run: Completed, Failed or Cancelled; waits a few seconds at most."""
         global _stuck
         self._final = final or _final_state(error)
+        self._over = True
         healthy = self.ready() if self._lost else ask(self.api, timeout=2.0) == "healthy"
         if not healthy and self._context is not None:
             self._lose()
@@ -121,9 +128,15 @@ class Joined:
 
     def _engine_thread(self) -> None:
         try:
-            asyncio.run(self._engine())
-        except Exception as error:  # noqa: BLE001  whatever Prefect raises: it does not decide
-            self._trouble(error)
+            for left in reversed(range(_ATTEMPTS)):
+                try:
+                    asyncio.run(self._engine())
+                    break
+                except Exception as error:  # noqa: BLE001  whatever it is: it does not decide
+                    if self._context is not None or self._over or not left:
+                        self._trouble(error)
+                        break
+                    time.sleep(1.0)  # a busy server answers 503 (its database was locked)
         finally:
             self._started.set()
             self._ended.set()
@@ -138,15 +151,16 @@ class Joined:
                 self._context.run(_enter_client)
                 self._started.set()
                 assert self._done is not None
-                await self._done.wait()
+                if not self._over:
+                    await self._done.wait()
             return self._final
 
         decorate = flow(name=self.name, validate_parameters=False, persist_result=False, retries=0)
         stage: Flow[[], Any] = decorate(body)
-        async with get_client() as client:
-            run = await self._create_run(client, stage)
-        self.run_id = run.id
-        engine = run_flow(stage, flow_run=run, return_type="state")
+        if self._run is None:
+            async with get_client() as client:
+                self._run = await self._create_run(client, stage)
+        engine = run_flow(stage, flow_run=self._run, return_type="state")
         await cast(Coroutine[Any, Any, Any], engine)
 
     async def _create_run(self, client: PrefectClient, stage: Flow[[], Any]) -> FlowRun:

@@ -94,9 +94,8 @@ def test_finish_reasons_and_token_counts():
 def test_greedy_agrees_with_transformers():
     model, tokenizer = tiny_policy()
     for prompt in _prompts(tokenizer, 3):
-        ours = list(HFEngine(model, tokenizer).generate([prompt], Sampling(1, 0.0, 1.0, 20), 0, 0))[
-            0
-        ]
+        engine = HFEngine(model, tokenizer)
+        ours = next(engine.generate([prompt], Sampling(1, 0.0, 1.0, 20), 0, 0))
         theirs = model.generate(
             torch.tensor([prompt.token_ids]), do_sample=False, max_new_tokens=20
         )[0, len(prompt.token_ids) :]

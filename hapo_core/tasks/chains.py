@@ -1,8 +1,9 @@
 """Chains of additions and subtractions: a small task on which sparse rewards are real.
 
-A problem is `157+8-3+6=?`; a solution writes one running result per line and boxes the last:
-`157+8=165`, `165-3=162`, `162+6=168`, `\\boxed{168}`. A *slip* writes a result that is too high and goes
-on from it. Slips only ever add, so two of them cannot cancel to a right answer by luck.
+A problem is `157a+8b-3c+6=?`: a start value and named steps. A solution writes one step a line with
+its running result and boxes the last: `a157+8=165`, `b165-3=162`, `c162+6=168`, `\\boxed{168}`. A
+*slip* writes a result that is too high and goes on from it. Slips only ever add, so two of them
+cannot cancel to a right answer by luck.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Chain:
 
     @property
     def problem(self) -> str:
-        return f"{self.start}{''.join(n + f'{s:+d}' for n, s in zip(NAMES, self.steps, strict=False))}=?"
+        named = zip(NAMES, self.steps, strict=False)
+        return f"{self.start}{''.join(f'{name}{step:+d}' for name, step in named)}=?"
 
     @property
     def answer(self) -> str:

@@ -119,6 +119,8 @@ def drop_contaminated(
     kept: list[Candidate] = []
     for candidate in candidates:
         hits = index.hits(candidate.problem)
+        if candidate.generated:  # its problems may differ in an operator only
+            hits = [hit for hit in hits if hit.how == "exact"]
         if not hits or hits[0].coverage < coverage:
             kept.append(candidate)
             if hits:

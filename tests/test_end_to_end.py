@@ -1,0 +1,253 @@
+"""The real stages under a real `dvc repro`, on a policy that takes seconds; killed for real."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import REPO, Project
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pipeline.store import check_manifest
+from pipeline.tables import GROUPS, POSTERIORS, ROLLOUTS, ROUNDS, read_frame
+
+PARAMS = """\
+profile: seconds
+seed: 3
+method: hapo
+curate:
+  sources:
+    chains: {kind: chains, count: 24, min_steps: 2, max_steps: 3}
+  benchmarks:
+    heldout: {kind: chains, count: 8, min_steps: 2, max_steps: 3}
+  max_prompt_tokens: 40
+  max_trace_tokens: 48
+  decontaminate_ngram: 0
+base: {kind: tiny, hidden_size: 32, layers: 2, heads: 2, steps: 6, batch_size: 8,
+       learning_rate: 0.003, slip_probability: 0.5}
+gate:
+  evidence: prompt
+  statistic: thompson
+  threshold: {kind: adaptive, gamma_start: 0.5}
+teacher: {shape: log}
+objective: {preset: paper}
+sft: {rounds: 2}
+rewards: {verifier: math}
+rollout: {group_size: 4, max_tokens: 48}
+update: {learning_rate: 0.001}
+train: {prompts_per_round: 6, probe_benchmark: heldout, probe_every: 2, probe_problems: 4}
+segments:
+  "1": {prev: base, rounds: 4}
+  "2": {prev: "1", rounds: 2}
+evaluate:
+  benchmarks:
+    heldout: {k: 2, max_tokens: 48}
+targets:
+  base: {policy: base}
+  final: {policy: "2"}
+compute: {threads: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A clone of the repository with the small configuration, after one `dvc repro`."""
+    path = tmp_path_factory.mktemp("real") / "project"
+    _clone(path)
+    project = Project(path, {"HF_HUB_OFFLINE": "1"})
+    project.dvc("repro")
+    return project
+
+
+def _clone(path: Path) -> None:
+    skip = shutil.ignore_patterns("__pycache__")
+    for folder in ("pipeline", "hapo_core"):
+        shutil.copytree(REPO / folder, path / folder, ignore=skip)
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(REPO / name, path / name)
+    (path / ".dvc").mkdir()
+    for name in ("config", ".gitignore"):
+        shutil.copy(REPO / ".dvc" / name, path / ".dvc" / name)
+    (path / "params.yaml").write_text(PARAMS)
+    for words in (["init", "-q"], ["add", "."]):
+        subprocess.run(["git", *words], cwd=path, check=True)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+def _another(real: Project, tmp_path: Path) -> Project:
+    path = tmp_path / "another"
+    shutil.copytree(real.path, path, symlinks=True)
+    return Project(path, real.env)
+
+
+def test_every_artifact_is_there_and_says_what_it_is(real: Project) -> None:
+    artifacts = real.path / "artifacts"
+    for name, kind in [
+        ("data", "data"),
+        ("policy/base", "policy"),
+        ("policy/1", "segment"),
+        ("policy/2", "segment"),
+        ("evaluation/base", "evaluation"),
+        ("evaluation/final", "evaluation"),
+    ]:
+        check_manifest(artifacts / name, kind)
+    rounds = read_frame(artifacts / "policy/1/rounds.parquet", ROUNDS)
+    assert rounds["round"].tolist() == [1, 2, 3, 4]
+    assert (rounds["rollouts"] == 24).all() and rounds["probe_avg"].notna().sum() == 2
+    groups = read_frame(artifacts / "policy/1/groups/round-00003.parquet", GROUPS)
+    assert len(groups) == 6 and groups["posterior_a"].notna().all()
+    posteriors = read_frame(artifacts / "policy/2/posteriors.parquet", POSTERIORS)
+    assert posteriors["visits"].sum() == 36
+    for name in ("report.html", "report.md", "summary.json"):
+        assert (real.path / "reports" / name).stat().st_size > 100
+
+
+def test_rollouts_keep_everything(real: Project) -> None:
+    path = real.path / "artifacts/policy/1/rollouts/round-00001.parquet"
+    frame = read_frame(path, ROLLOUTS)
+    policy, teacher = frame[frame.kind == "policy"], frame[frame.kind == "teacher"]
+    assert len(policy) == 24
+    assert [len(t) for t in policy.token_ids] == [len(x) for x in policy.logprobs]
+    assert policy.replaced.sum() == len(teacher) == teacher.injected.sum() > 0
+    assert teacher.logprobs.isna().all() and teacher.advantage.notna().all()
+    assert policy[policy.replaced].advantage.isna().all()
+    # The advantages of a group are those of its N final rows: they sum to 0.
+    trained = frame[~frame.replaced].groupby("prompt_id").advantage
+    assert (trained.count() == 4).all() and (trained.sum().abs() < 1e-9).all()
+
+
+def test_checkpoints_load_with_transformers_alone(real: Project) -> None:
+    for name in ("base", "1", "2"):
+        folder = real.path / "artifacts/policy" / name / "model"
+        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        ids = tokenizer("157a+8=?", return_tensors="pt").input_ids
+        assert torch.isfinite(model(ids).logits).all()
+        assert (folder / "model.safetensors").is_file()
+
+
+def test_summary_holds_the_numbers(real: Project) -> None:
+    summary = json.loads((real.path / "reports/summary.json").read_text())
+    assert (summary["method"], summary["profile"], summary["seed"]) == ("hapo", "seconds", 3)
+    assert summary["rounds"] == 6 == len(summary["injection_rate"])
+    for policy in ("base", "final"):
+        entry = summary[policy]["heldout"]
+        assert entry["n"] == 8 and entry["k"] == 2 and len(entry["ci"]) == 2
+    rounds = pd.concat(
+        read_frame(real.path / f"artifacts/policy/{k}/rounds.parquet", ROUNDS) for k in "12"
+    )
+    assert summary["tokens"]["generated"] == rounds.generated_tokens.sum()
+    assert {"base", "train@1", "evaluate@final"} <= set(summary["wall_s"])
+
+
+def test_nothing_reruns_and_checkout_restores(real: Project, tmp_path: Path) -> None:
+    project = _another(real, tmp_path)
+    before = _hashes(project.path / "artifacts")
+    began = time.monotonic()
+    assert "Running stage" not in project.dvc("repro").stdout
+    assert time.monotonic() - began < 30
+    shutil.rmtree(project.path / "artifacts")
+    project.dvc("checkout")
+    assert _hashes(project.path / "artifacts") == before
+
+
+def test_evaluation_parameters_rerun_evaluation_and_report_only(
+    real: Project, tmp_path: Path
+) -> None:
+    project = _another(real, tmp_path)
+    project.edit("heldout: {k: 2,", "heldout: {k: 3,")
+    listed = [x for x in project.dvc("repro", "--dry").stdout.splitlines() if "Running" in x]
+    assert sorted(x.split("'")[1] for x in listed if "report" not in x) == [
+        "evaluate@base",
+        "evaluate@final",
+    ]
+
+
+@pytest.mark.parametrize("marker", ["round 1/4", "round 2/4", "round 3/4", "round 4/4"])
+def test_a_killed_segment_ends_with_the_same_bytes(
+    real: Project, tmp_path: Path, marker: str
+) -> None:
+    """kill -9 right after a round's line, then the same command: identical policy and tables."""
+    project = _another(real, tmp_path)
+    whole = _hashes(project.path / "artifacts/policy/1")
+    shutil.rmtree(project.path / "artifacts/policy/1")
+    project.env["HAPO_PROGRESS_SECONDS"] = "0"
+    stage = project.start("pipeline.train", "--segment", "1")
+    assert stage.stdout is not None
+    for line in stage.stdout:
+        if marker in line:
+            os.kill(stage.pid, signal.SIGKILL)
+            break
+    else:
+        pytest.fail("the stage ended before it could be killed")
+    stage.wait()
+    if (project.path / "artifacts/policy/1").exists():
+        pytest.skip("the segment was finished before the signal came")
+    output = project.call("pipeline.train", "--segment", "1").stdout
+    assert "continues after round" in output
+    assert _hashes(project.path / "artifacts/policy/1") == whole
+
+
+def test_two_runs_of_the_same_inputs_give_the_same_hashes(real: Project, tmp_path: Path) -> None:
+    path = tmp_path / "fresh"
+    _clone(path)
+    fresh = Project(path, real.env)
+    for stage in (["curate"], ["base"], ["train", "--segment", "1"]):
+        fresh.call(f"pipeline.{stage[0]}", *stage[1:])
+    for name in ("data", "policy/base", "policy/1"):
+        assert _hashes(path / "artifacts" / name) == _hashes(real.path / "artifacts" / name)
+
+
+def test_damage_is_refused_with_place_and_remedy(real: Project, tmp_path: Path) -> None:
+    project = _another(real, tmp_path)
+    weights = project.path / "artifacts/policy/1/model/model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.unlink()  # DVC may have linked it
+    weights.write_bytes(data)
+    done = project.call("pipeline.train", "--segment", "2", check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "policy/1/model/model.safetensors" in done.stderr and "dvc checkout" in done.stderr
+    weights.unlink()
+    done = project.call("pipeline.evaluate", "--target", "final", check=False)
+    assert done.returncode in (0, 2)
+    done = project.call("pipeline.train", "--segment", "2", check=False)
+    assert done.returncode == 2 and "missing" in done.stderr
+
+
+def test_a_gate_out_of_reach_is_refused_before_anything_runs(real: Project, tmp_path: Path) -> None:
+    project = _another(real, tmp_path)
+    project.edit("evidence: prompt\n  statistic: thompson", "evidence: group\n  statistic: mean")
+    project.edit("{kind: adaptive, gamma_start: 0.5}", "{kind: constant, gamma: 0.99}")
+    done = project.call("pipeline.train", "--segment", "1", check=False)
+    assert done.returncode == 2 and "always open" in done.stderr and "luffy" in done.stderr
+
+
+def test_other_methods_run(real: Project, tmp_path: Path) -> None:
+    project = _another(real, tmp_path)
+    for method in ("grpo", "luffy", "sft", "sft_then_rl"):
+        text = PARAMS.replace("method: hapo", f"method: {method}")
+        (project.path / "params.yaml").write_text(text.replace("rounds: 4", "rounds: 3"))
+        shutil.rmtree(project.path / "artifacts/policy/1", ignore_errors=True)
+        project.call("pipeline.train", "--segment", "1")
+        rounds = read_frame(project.path / "artifacts/policy/1/rounds.parquet", ROUNDS)
+        supervised = {"grpo": 0, "luffy": 0, "sft": 3, "sft_then_rl": 2}[method]
+        assert (rounds.phase == "sft").sum() == supervised
+        assert (rounds.rollouts > 0).sum() == 3 - supervised
+        assert rounds.injected_groups.sum() == (18 if method == "luffy" else 0)
