@@ -44,8 +44,11 @@ class Group:
 
 @dataclass(frozen=True)
 class PlannedGroup:
-    """What a method made of a group. `rows`: all that counts in the normaliser, in sample order;
-    `replaced`: index of the rollout whose place the trace took; `reading`: None without rollouts."""
+    """What a method made of a group.
+
+    `rows`: all that counts in the normaliser, in sample order; `replaced`: index of the rollout
+    whose place the trace took; `reading`: None without rollouts.
+    """
 
     group: Group
     rows: tuple[TrainRow, ...]

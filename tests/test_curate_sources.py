@@ -388,5 +388,5 @@ def test_peek_shows_columns_lengths_rows_and_fitting_adapters(
     assert "adapters that fit these columns: gsm8k" in shown
     assert "answer:  3" in shown
     assert "1 of 2 rows, 1 traces, 1 with no #### answer in the solution" in shown
-    with pytest.raises(HapoError, match="no source of params.yaml"):
+    with pytest.raises(HapoError, match=r"no source of params\.yaml"):
         peek("nothing-of-the-kind")

@@ -31,7 +31,7 @@ class LocatedRow(NamedTuple):
 
 def expand(path: str) -> Path:
     """The path with `~` and environment variables expanded."""
-    return Path(os.path.expandvars(os.path.expanduser(path)))
+    return Path(os.path.expandvars(path)).expanduser()
 
 
 def data_files(path: Path) -> list[Path]:
