@@ -159,7 +159,9 @@ def prepare_compute(compute: c.Compute) -> tuple[torch.device, torch.dtype]:
         ConfigError: the device is not there.
     """
     import torch
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # stages report their own progress
     torch.set_num_threads(compute.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
