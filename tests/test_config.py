@@ -1,0 +1,125 @@
+"""params.yaml: strict, typed, with errors that name the path and the nearest valid name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from hapo_core.errors import ConfigError
+from hapo_core.gate import AdaptiveThreshold, ConstantThreshold, ScheduledThreshold
+from hapo_core.loss import LUFFY_RELEASE, Aggregation, TeacherShape
+from pipeline import train, wiring
+from pipeline.config import load_params, parse_params
+
+REPO = Path(__file__).parents[1]
+PROFILES = sorted((REPO / "params").glob("*.yaml"))
+
+
+def _quickstart():
+    return YAML(typ="safe").load((REPO / "params/quickstart.yaml").read_text())
+
+
+def _with(changes):
+    raw = _quickstart()
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        section = raw
+        for key in parents:
+            section = section[key]
+        section[last] = value
+    return raw
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda p: p.stem)
+def test_shipped_profiles_are_valid_and_name_themselves(path):
+    params = load_params(path)
+    assert params.profile == path.stem
+    wiring.gate_spec(params)
+    wiring.objective(params)
+    wiring.update_spec(params)
+    wiring.training_sampling(params)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rollout.temprature": 1.0}, ["rollout.temprature", "unknown key", "'temperature'"]),
+        ({"sed": 1}, ["sed", "unknown key", "'seed'"]),
+        ({"gate.threshold.gama_start": 0.4}, ["gate.threshold", "gama_start", "'gamma_start'"]),
+        ({"gate.threshold": {"kind": "constant", "gamma": 1.2}}, ["gamma", "less than 1", "1.2"]),
+        ({"gate.threshold": {"kind": "quadratic"}}, ["gate.threshold", "quadratic"]),
+        ({"method": "ppo"}, ["method", "'ppo'"]),
+        ({"seed": "zero"}, ["seed", "integer"]),
+        ({"rollout.group_size": 1}, ["rollout.group_size", "2"]),
+        ({"gate.quantile": 0.5}, ["gate", "statistic: quantile"]),
+        ({"gate.forgetting": 0.9}, ["gate", "evidence: prompt"]),
+        ({"curate.max_trace_tokens": 500}, ["max_trace_tokens", "rollout.max_tokens"]),
+        ({"segments": {"1": {"prev": "bse", "rounds": 2}}}, ["segments.1.prev", "'base'"]),
+        ({"segments": {1: {"prev": "base", "rounds": 2}}}, ["unquoted", '"1"']),
+        ({"targets.final": {"policy": "2"}}, ["targets.final.policy", "'3'", "hapo segments"]),
+        ({"train.probe_benchmark": "heldot"}, ["train.probe_benchmark", "'heldout'"]),
+        ({"evaluate.benchmarks": {"aime": {"k": 1, "max_tokens": 8}}}, ["aime"]),
+        ({"method": "sft_then_rl", "sft.rounds": 0}, ["sft.rounds"]),
+        ({"base": {"kind": "pretrained"}}, ["exactly one of path, hub, gguf_package"]),
+        ({"curate.sources": {"x": {"kind": "table"}}}, ["path", "hub"]),
+    ],
+)
+def test_mistakes_are_named(changes, words):
+    with pytest.raises(ConfigError) as caught:
+        parse_params(_with(changes))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="hapo profile use"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [1, 2")
+    with pytest.raises(ConfigError, match=r"not valid YAML(.|\n)*params\.yaml"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("- 1\n")
+    with pytest.raises(ConfigError, match="no mapping"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("gamma", "side", "method"), [(0.1, "never open", "grpo"), (0.95, "always open", "luffy")]
+)
+def test_a_gate_out_of_reach_says_which_side(gamma, side, method):
+    threshold = {"kind": "constant", "gamma": gamma}
+    params = parse_params(_with({"gate.threshold": threshold}))
+    with pytest.raises(ConfigError) as caught:
+        wiring.gate_spec(params)
+    assert side in str(caught.value) and method in str(caught.value)
+    wiring.gate_spec(parse_params(_with({"gate.threshold": threshold, "method": "grpo"})))
+    allowed = {"gate.threshold": threshold, "gate.allow_unreachable": True}
+    wiring.gate_spec(parse_params(_with(allowed)))
+
+
+def test_wiring_carries_every_setting():
+    spec = wiring.gate_spec(parse_params(_quickstart()))
+    assert spec.threshold == AdaptiveThreshold(0.5, 1.0, 0.9)
+    constant = parse_params(_with({"gate.threshold": {"kind": "constant", "gamma": 0.3}}))
+    assert wiring.gate_spec(constant).threshold == ConstantThreshold(0.3)
+    linear = {"kind": "linear", "gamma_start": 0.6, "gamma_end": 0.1, "horizon": 30}
+    threshold = wiring.gate_spec(parse_params(_with({"gate.threshold": linear}))).threshold
+    assert isinstance(threshold, ScheduledThreshold)
+    assert [round(threshold.at(t), 3) for t in (0, 15, 30, 99)] == [0.6, 0.35, 0.1, 0.1]
+    luffy = wiring.objective(parse_params(_with({"objective": {"preset": "luffy"}})))
+    assert (luffy.aggregation, luffy.clip) == (Aggregation.CONSTANT, None)
+    assert luffy.entropy_coefficient == LUFFY_RELEASE.entropy_coefficient == 0.001
+    mixed = {"objective": {"preset": "luffy", "clip": [0.2, 0.28], "aggregation": "seq_mean"}}
+    objective = wiring.objective(parse_params(_with(mixed | {"teacher.shape": "prob"})))
+    assert objective.clip == (0.2, 0.28) and objective.aggregation is Aggregation.SEQ_MEAN
+    assert objective.teacher_shape is TeacherShape.PROB
+    assert wiring.objective(parse_params(_with({"objective.clip": "off"}))).clip is None
+
+
+def test_dvc_knows_the_parameters_that_stages_read():
+    graph = YAML(typ="safe").load((REPO / "dvc.yaml").read_text())["stages"]
+    from pipeline import evaluate
+
+    assert set(graph["train"]["do"]["params"]) == {*train.READS, "segments.${key}"}
+    assert set(graph["evaluate"]["do"]["params"]) == set(evaluate.READS)
