@@ -49,6 +49,7 @@ class Evaluation:
         subset = {key: getattr(params, key) for key in READS}
         self.scratch = Scratch(f"evaluate@{target}", inputs_hash(subset, [DATA, folder]))
         self.scratch.discard_others()
+        Scratch.settle(f"evaluate@{target}")
         self.out = self.scratch.path / "out"
         self.out.mkdir(exist_ok=True)
         device, dtype = wiring.prepare_compute(params.compute)
@@ -121,8 +122,7 @@ class Evaluation:
             sum(len(r["token_ids"]) for r in read_table(p, GENERATIONS).to_pylist())
             for p in self.out.glob("*.parquet")
         )
-        self.scratch.publish(EVALUATIONS / self.target, "out")
-        self.scratch.discard()
+        self.scratch.publish_copy(EVALUATIONS / self.target, "out")
         record_timing(
             f"evaluate@{self.target}",
             {

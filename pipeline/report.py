@@ -17,7 +17,7 @@ from pipeline.report_html import (
 from pipeline.report_plots import figures
 from pipeline.report_tables import evaluation_table
 from pipeline.report_text import verdict
-from pipeline.store import atomic_write_json, atomic_write_text
+from pipeline.store import Scratch, atomic_write_json, atomic_write_text
 
 STAGE = "report"
 
@@ -59,6 +59,7 @@ def _write_plots(folder: Path, files: dict[str, str]) -> None:
 
 def main() -> None:
     """`python -m pipeline.report`."""
+    Scratch.settle(STAGE)
     run_stage(STAGE, write_report)
 
 

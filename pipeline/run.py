@@ -85,7 +85,9 @@ def run(
         finally:
             if flow is not None:
                 flow.finish(code, supervisor.stopped)
-    alive = api is not None and answers(api, timeout=5.0)  # at the end of a run a server may be busy
+    alive = api is not None and answers(
+        api, timeout=5.0
+    )  # at the end of a run a server may be busy
     _print_end(code, supervisor.stopped, page if alive else None)
     return code
 

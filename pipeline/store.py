@@ -23,6 +23,8 @@ from hapo_core.errors import DataError, HapoError
 MANIFEST = "manifest.json"
 TIMINGS = Path("artifacts/timings")
 SCRATCH = Path(".hapo/scratch")
+PUBLISHED = "published"
+"""Marks a scratch folder whose work is in its artifact."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CHUNK = 1 << 20
 
@@ -351,6 +353,36 @@ class Scratch:
         fsync_folder(target.parent)
         _remove(source)
 
+    def publish_copy(self, target: Path, part: str) -> None:
+        """Like `publish`, but the work stays here until a later stage calls `settle`.
+
+        DVC records a stage only after it has ended. A kill between the two makes DVC delete the
+        outputs and run the stage again, which then finds its finished work here. The copy is made
+        of hard links where the file system allows; neither side is ever written in place.
+        """
+        source = self.path / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.partial")
+        _remove(aside)
+        with guard_disk(target):
+            try:
+                shutil.copytree(source, aside, copy_function=_link_or_copy)
+            except BaseException:
+                _remove(aside)
+                raise
+        _remove(target)
+        aside.replace(target)
+        fsync_folder(target.parent)
+        atomic_write_text(self.path / PUBLISHED, f"{target}\n")
+
+    @staticmethod
+    def settle(stage: str, root: Path = SCRATCH) -> None:
+        """Remove the published work of all stages but `stage`: that another stage has started
+        means that DVC has recorded them."""
+        for mark in root.glob(f"*/{PUBLISHED}"):
+            if mark.parent.name.rsplit("-", 1)[0] != stage:
+                _remove(mark.parent)
+
     def discard_others(self) -> None:
         """Remove the folders of this stage that belong to other inputs."""
         for folder in self.root.glob("*-*"):
@@ -371,6 +403,18 @@ def _remove(path: Path) -> None:
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _link_or_copy(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        shutil.copy2(source, target)
+        with Path(target).open("rb") as handle:
+            os.fsync(handle.fileno())
+    return target
 
 
 def _copy_synced(source: Path, target: Path) -> None:

@@ -91,6 +91,7 @@ class Segment:
         subset = {key: getattr(params, key) for key in READS} | {"segment": spec}
         self.scratch = Scratch(f"train@{name}", inputs_hash(subset, [DATA, previous]))
         self.scratch.discard_others()
+        Scratch.settle(f"train@{name}")
         self.out = self.scratch.path / "out"
         self.states = self.scratch.path / "states"
         self.parts: dict[str, float] = {}
@@ -293,8 +294,7 @@ class Segment:
         self.observer.table_artifact(
             f"segment-{self.name}", records.summary_rows(rows), f"rounds of segment {self.name}"
         )
-        self.scratch.publish(POLICIES / self.name, "out")
-        self.scratch.discard()
+        self.scratch.publish_copy(POLICIES / self.name, "out")
         record_timing(f"train@{self.name}", records.segment_timing(rows, self.parts, _peak_mb()))
 
     # --- people look --------------------------------------------------------------------------

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from hapo_core.errors import DataError
 from hapo_core.groups import Trace
 from hapo_core.rollout import Finish, Prompt, Rollout
@@ -47,10 +49,13 @@ def load_trainset(data: Path) -> TrainSet:
             where=str(data / "problems.parquet"),
             remedy="read artifacts/data/curation.json for the rules that took them",
         )
+    # Filtered before it becomes Python objects: a problem may have many long traces.
+    chosen = read_table(data / "traces.parquet", TRACES).filter(
+        (pc.field("rank") == 0) & pc.field("usable")
+    )
     traces = {
         row["problem_id"]: Trace(row["trace_id"], tuple(row["token_ids"]), row["text"])
-        for row in read_table(data / "traces.parquet", TRACES).to_pylist()
-        if row["usable"] and row["rank"] == 0
+        for row in chosen.to_pylist()
     }
     return TrainSet(prompts, answers, traces)
 

@@ -208,7 +208,7 @@ def project_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("template") / "project"
     root.mkdir()
     skip = shutil.ignore_patterns("__pycache__")
-    for folder in ("pipeline", "hapo_core"):
+    for folder in ("pipeline", "hapo_core", "data"):
         shutil.copytree(REPO / folder, root / folder, ignore=skip)
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(REPO / name, root / name)

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -227,3 +228,20 @@ def test_memory_stays_flat_for_large_files(tmp_path: Path) -> None:
         json.loads((folder / "manifest.json").read_text())["files"]["weights"]["bytes"]
         == 256_000_000
     )
+
+
+def test_published_work_stays_until_another_stage_starts(tmp_path: Path) -> None:
+    root, target = tmp_path / "scratch", tmp_path / "policy" / "1"
+    scratch = store.Scratch("train@1", "e" * 64, root)
+    (scratch.path / "out" / "model").mkdir(parents=True)
+    (scratch.path / "out" / "model" / "weights").write_text("w")
+    scratch.publish_copy(target, "out")
+    assert (target / "model" / "weights").read_text() == "w"
+    shutil.rmtree(target)  # DVC deletes the outputs of a stage that it has not recorded
+    store.Scratch.settle("train@1", root)
+    again = store.Scratch("train@1", "e" * 64, root)
+    again.publish_copy(target, "out")
+    assert (target / "model" / "weights").read_text() == "w"
+    unfinished = store.Scratch("train@3", "e" * 64, root)
+    store.Scratch.settle("train@2", root)
+    assert not again.path.exists() and unfinished.path.exists() and target.exists()
