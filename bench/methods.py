@@ -2,10 +2,10 @@
 
     python bench/methods.py --profile quickstart --seeds 0 1 2 --workers 2 --out build/methods
 
-Every seed curates and builds its own base once; every method then trains from that base, with
-equal rounds (and so equal sampled responses; the supervised rounds of sft and sft_then_rl sample
-none), by the very stages that `dvc repro` runs. Finished cells are kept; the same command
-continues.
+Every seed curates its own problems, all seeds start from one base policy; every method then
+trains from it with equal rounds (and so equal sampled responses; the supervised rounds of sft and
+sft_then_rl sample none), by the very stages that `dvc repro` runs. Finished cells are kept; the
+same command continues.
 """
 
 from __future__ import annotations
@@ -55,13 +55,23 @@ def stage(cell: Path, *words: str) -> None:
         )
 
 
-def base(root: Path, profile: str, seed: int) -> Path:
-    """Curation, base policy and its evaluation, shared by the methods of a seed."""
+def base(root: Path, profile: str, seed: int, built: Path | None) -> Path:
+    """Curation, base policy and its evaluation, shared by the methods of a seed.
+
+    The starting policy does not depend on the run's seed: it is built once, then copied.
+    """
     cell = root / f"seed{seed}" / "base"
     prepare(cell, profile, seed, {})
-    if not (cell / "artifacts/evaluation/base/metrics.json").is_file():
-        for words in (["curate"], ["base"], ["evaluate", "--target", "base"]):
-            stage(cell, f"pipeline.{words[0]}", *words[1:])
+    if (cell / "artifacts/evaluation/base/metrics.json").is_file():
+        return cell
+    stage(cell, "pipeline.curate")
+    if built is None:
+        stage(cell, "pipeline.base")
+    else:
+        shutil.copytree(
+            built / "artifacts/policy/base", cell / "artifacts/policy/base", dirs_exist_ok=True
+        )
+    stage(cell, "pipeline.evaluate", "--target", "base")
     return cell
 
 
@@ -176,7 +186,8 @@ def main() -> None:
         cells[name] = {k: YAML(typ="safe").load(v) for k, v in changes.items()}
     root = options.out.resolve()
     with ThreadPoolExecutor(options.workers) as pool:
-        list(pool.map(lambda s: base(root, options.profile, s), options.seeds))
+        first = base(root, options.profile, options.seeds[0], None)
+        list(pool.map(lambda s: base(root, options.profile, s, first), options.seeds[1:]))
         jobs = [(s, n) for s in options.seeds for n in cells]
         list(pool.map(lambda j: run(root, options.profile, j[0], j[1], cells[j[1]]), jobs))
     text = table(root, options.seeds, list(cells), options.benchmark)

@@ -138,7 +138,7 @@ def pretrained_path(base: PretrainedBase, weights: bool = True) -> Path:
 def build_base(params: Params, observer: Observer, target: Path = TARGET) -> None:
     """Write the starting policy to `target` (`model/` or `reference.json`, `base_log.parquet`)."""
     began = time.monotonic()
-    subset = {k: getattr(params, k) for k in ("base", "seed", "compute")}
+    subset = {k: getattr(params, k) for k in ("base", "compute")}
     scratch = Scratch(STAGE, inputs_hash(subset, []))
     scratch.discard_others()
     out = scratch.path / "out"
@@ -149,9 +149,7 @@ def build_base(params: Params, observer: Observer, target: Path = TARGET) -> Non
     else:
         observer.task("take over", _take_over, params.base, out)
         tokens = 0
-    write_manifest(
-        out, "policy", {"seed": params.seed, "base": params.base.model_dump(mode="json")}
-    )
+    write_manifest(out, "policy", {"base": params.base.model_dump(mode="json")})
     scratch.publish(target, "out")
     scratch.discard()
     record_timing(
@@ -180,7 +178,7 @@ def _build_tiny(
     device, _ = prepare_compute(params.compute)
     careless, supervised = _specs(base)
     tokenizer = tiny_tokenizer()
-    model = tiny_model(tokenizer, base.hidden_size, base.layers, base.heads, params.seed)
+    model = tiny_model(tokenizer, base.hidden_size, base.layers, base.heads, base.seed)
     model.to(device)
     optimizer = supervised_optimizer(model, supervised)
     log: list[dict[str, object]] = []
@@ -195,8 +193,7 @@ def _build_tiny(
         observer.log(f"continues at step {len(log)}")
     for step in range(len(log), base.steps):
         rows = [
-            encode(tokenizer, *careless.example(params.seed, step, k))
-            for k in range(base.batch_size)
+            encode(tokenizer, *careless.example(base.seed, step, k)) for k in range(base.batch_size)
         ]
         rate = supervised.rate(step)
         loss = supervised_step(

@@ -114,6 +114,9 @@ class TinyBase(Section):
     """Build a small Qwen2 policy here, from supervised chains with a careless habit."""
 
     kind: Literal["tiny"]
+    seed: int = Field(default=0, ge=0)
+    """Its own, so that runs with several seeds share one starting policy, as they would share a
+    pretrained one."""
     hidden_size: int = Field(ge=16)
     layers: int = Field(ge=1)
     heads: int = Field(ge=1)

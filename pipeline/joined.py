@@ -38,8 +38,7 @@ from pipeline.observe import PARENT, Observer, Once, ask, warn
 
 T = TypeVar("T")
 _START_SECONDS = 4.0
-_END_SECONDS = 3.0
-_DRAIN_SECONDS = 3.0
+_END_SECONDS = 5.0
 _ATTEMPTS = 3
 _ASK_EVERY_SECONDS = 2.0
 _ASK_AGAIN_SECONDS = 30.0
@@ -85,7 +84,7 @@ class Joined:
         self._started, self._ended = threading.Event(), threading.Event()
         self._done: asyncio.Event | None = None
         self._final: State[Any] | None = None
-        self._lost = self._slow = self._troubled = False
+        self._lost = self._slow = self._warned = False
         self._asked, self._ask_every = time.monotonic(), _ASK_EVERY_SECONDS
         self._tasks: dict[str, tuple[Task[..., Any], list[Once[Any]]]] = {}
         self._sending: set[Future[Any]] = set()
@@ -107,10 +106,11 @@ class Joined:
             warn(f"the Prefect server is slow: {self.name} starts before its run is registered")
 
     def finish(self, error: BaseException | None, final: State[Any] | None = None) -> None:
-        """Close the flow run: Completed, Failed or Cancelled; waits a few seconds at most."""
+        """Close the flow run: Completed, Failed or Cancelled; waits 5 s at most."""
         global _stuck
         self._final = final or _final_state(error)
         self._over = True
+        end = time.monotonic() + _END_SECONDS
         healthy = self.ready() if self._lost else ask(self.api, timeout=2.0) == "healthy"
         if not healthy and self._context is not None:
             self._lose()
@@ -118,12 +118,12 @@ class Joined:
             if isinstance(error, Exception):
                 self._log_error(error)
             if healthy:
-                wait(set(self._sending), timeout=_DRAIN_SECONDS)
+                wait(set(self._sending), timeout=_left(end))
                 self._context.run(_leave_client)
             self._loop.call_soon_threadsafe(self._done.set)
         if healthy:
-            self._ended.wait(_END_SECONDS)
-            healthy = _drained()
+            self._ended.wait(_left(end))
+            healthy = _drained(end)
         _stuck = not healthy
 
     def _engine_thread(self) -> None:
@@ -208,18 +208,21 @@ class Joined:
             self._ask_every *= 2
             return
         self._lost, self._ask_every = True, _ASK_AGAIN_SECONDS
-        warn(f"the Prefect server no longer answers: {self.name} goes on without it")
+        if not self._warned:
+            self._warned = True
+            warn(f"the Prefect server no longer answers: {self.name} goes on without it")
 
     def _found(self) -> None:
         if self._lost:
+            self._warned = False
             warn(f"the Prefect server answers again: {self.name} is shown there again")
         self._lost, self._ask_every = False, _ASK_EVERY_SECONDS
 
     def _trouble(self, error: BaseException) -> None:
         """Prefect failed at something that is its own business: say so once, ask soon."""
         self._asked = -math.inf
-        if not self._troubled and not self._lost:
-            self._troubled = True
+        if not self._warned:
+            self._warned = True
             warn(f"Prefect: {type(error).__name__}: {error}; {self.name} goes on")
 
     def task(self, name: str, once: Once[Any]) -> None:
@@ -310,12 +313,15 @@ def _leave_client() -> None:
         client.client.__exit__(None, None, None)
 
 
-def _drained() -> bool:
+def _left(end: float) -> float:
+    return max(end - time.monotonic(), 0.1)
+
+
+def _drained(end: float) -> bool:
     """Send what is left of logs and task states; whether all of it went out in time."""
-    end = time.monotonic() + _DRAIN_SECONDS
     left: set[Any] = set()
     for worker in (APILogWorker, EventsWorker):
-        pair = worker.drain_all(timeout=max(end - time.monotonic(), 0.1), at_exit=False)
+        pair = worker.drain_all(timeout=_left(end), at_exit=False)
         left |= pair[1]  # type: ignore[index]  # no loop runs in this thread: (done, not done)
     return not left
 

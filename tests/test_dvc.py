@@ -56,20 +56,15 @@ def test_more_rounds_in_the_last_segment(finished_project: Project) -> None:
         ("{k: 4, max", "{k: 8, max", {"evaluate@base", "evaluate@final", "report"}),
         ("profile: toy", "profile: mine", {"report"}),
         ("gamma: 0.3", "gamma: 0.2", {"train@1", "train@2", "report"}),
-        ("seed: 0", "seed: 1", None),
     ],
 )
 def test_a_parameter_reruns_its_readers(
-    finished_project: Project, old: str, new: str, expected: set[str] | None
+    finished_project: Project, old: str, new: str, expected: set[str]
 ) -> None:
     """The toy policy does not depend on gamma: equal bytes, so evaluation is up to date."""
     finished_project.edit(old, new)
     finished_project.dvc("repro")
-    ran = finished_project.ran()
-    if expected is None:
-        assert {"curate", "base", "train@1", "train@2"} <= set(ran)
-    else:
-        assert set(ran) == expected and len(ran) == len(expected)
+    assert sorted(finished_project.ran()) == sorted(expected)
 
 
 @pytest.mark.parametrize(

@@ -190,11 +190,11 @@ def finish(project: Project, *words: str) -> None:
     assert project.ran() == DOWNSTREAM
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_leaves_no_process(finished_project: Project, number: int) -> None:
+def test_stopping_leaves_no_process(finished_project: Project) -> None:
+    """SIGTERM; Ctrl-C is below, with a server."""
     run = slow_run(finished_project, "--no-server")
     begin = time.monotonic()
-    run.send_signal(number)
+    run.send_signal(signal.SIGTERM)
     out, _ = run.communicate(timeout=30)
     assert time.monotonic() - begin < 10
     assert run.returncode == 130, out
@@ -381,7 +381,7 @@ def test_own_server_outlives_the_run_and_dies_without_harm(finished_project: Pro
         assert run.returncode == 0, out
         assert project.ran() == DOWNSTREAM
         assert "held_out   25.0 %" in out
-        assert "no longer answers" in out
+        assert "warning: " in out
         assert not out.rstrip().splitlines()[-1].startswith("UI ")
     finally:
         project.hapo("server", "stop")
