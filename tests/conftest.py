@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -144,6 +145,11 @@ def eventually(check: Callable[[], Any], seconds: float = 15.0) -> Any:
 # --- a project ----------------------------------------------------------------------------------
 
 
+def _hear_ctrl_c() -> None:
+    """A test run in the background of a shell ignores Ctrl-C, and its children would inherit it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass
 class Project:
     """A copy of the repository in which stand-ins take the places of the stages."""
@@ -179,6 +185,7 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=_hear_ctrl_c,
         )
 
     def dvc(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
