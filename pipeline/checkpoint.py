@@ -78,6 +78,26 @@ def gate_state(table: pa.Table, counters: dict[str, object]) -> GateState:
     )
 
 
+def write_parts(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    optimizer: torch.optim.AdamW,
+    state: GateState,
+    rounds_done: int,
+) -> None:
+    """`model/`, `state/` and `posteriors.parquet`, the same in a resume point and in a segment."""
+    with guard_disk(folder):
+        (folder / "state").mkdir(parents=True)
+        save_policy(model, tokenizer, folder / "model")
+        save_optimizer(model, optimizer, folder / "state" / "optimizer.safetensors")
+        write_table(posterior_rows(state), POSTERIORS, folder / "posteriors.parquet")
+        atomic_write_json(
+            folder / "state" / "counters.json",
+            {"rounds": rounds_done, "gamma": state.gamma, "mean_success": state.mean_success},
+        )
+
+
 def write_state(
     folder: Path,
     model: PreTrainedModel,
@@ -89,15 +109,7 @@ def write_state(
     """Write `folder` aside and rename it into place, manifest last."""
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    with guard_disk(folder):
-        (aside / "state").mkdir(parents=True)
-        save_policy(model, tokenizer, aside / "model")
-        save_optimizer(model, optimizer, aside / "state" / "optimizer.safetensors")
-        write_table(posterior_rows(state), POSTERIORS, aside / "posteriors.parquet")
-        atomic_write_json(
-            aside / "state" / "counters.json",
-            {"rounds": rounds_done, "gamma": state.gamma, "mean_success": state.mean_success},
-        )
+    write_parts(aside, model, tokenizer, optimizer, state, rounds_done)
     write_manifest(aside, KIND, {"rounds": rounds_done})
     aside.rename(folder)
     fsync_folder(folder.parent)

@@ -20,7 +20,7 @@ from hapo_core.gate import GateState
 from hapo_core.groups import Group, PlannedGroup, Trace, success_rate
 from hapo_core.loss import Objective
 from hapo_core.methods import Phase
-from hapo_core.policy import load_policy, save_policy
+from hapo_core.policy import load_policy
 from hapo_core.rollout import Rollout, Sampling
 from hapo_core.rollout.hf import HFEngine
 from hapo_core.schedule import prompts_of_round
@@ -32,9 +32,8 @@ from pipeline.checkpoint import (
     drop_older,
     load_optimizer,
     newest_state,
-    posterior_rows,
     read_gate_state,
-    save_optimizer,
+    write_parts,
     write_state,
 )
 from pipeline.config import Params, load_params
@@ -50,7 +49,7 @@ from pipeline.store import (
     record_timing,
     write_manifest,
 )
-from pipeline.tables import GROUPS, POSTERIORS, ROLLOUTS, ROUNDS, write_table
+from pipeline.tables import GROUPS, ROLLOUTS, ROUNDS, write_table
 from pipeline.trainset import TrainSet, load_trainset, verify_jobs
 
 T = TypeVar("T")
@@ -263,22 +262,10 @@ class Segment:
         out = self.out
         for part in ("model", "state"):
             shutil.rmtree(out / part, ignore_errors=True)
+        done = self.first + self.rounds
+        gate = self.method.gate.state
+        write_parts(out, self.model, self.tokenizer, self.updater.optimizer, gate, done)
         with guard_disk(out):
-            save_policy(self.model, self.tokenizer, out / "model")
-            (out / "state").mkdir()
-            save_optimizer(
-                self.model, self.updater.optimizer, out / "state" / "optimizer.safetensors"
-            )
-            state = self.method.gate.state
-            atomic_write_json(
-                out / "state" / "counters.json",
-                {
-                    "rounds": self.first + self.rounds,
-                    "gamma": state.gamma,
-                    "mean_success": state.mean_success,
-                },
-            )
-            write_table(posterior_rows(state), POSTERIORS, out / "posteriors.parquet")
             rows = records.read_rounds(self.scratch.path / "rounds", self.first, self.rounds)
             write_table(rows, ROUNDS, out / "rounds.parquet")
         write_manifest(
