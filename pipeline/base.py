@@ -216,7 +216,12 @@ def _specs(base: TinyBase) -> tuple[CarelessSpec, SupervisedSpec]:
     from hapo_core.tasks.chains import Habit
 
     habit = Habit(
-        base.long_steps[0], base.slip_first_step, base.slip_probability, base.slip_max_offset
+        base.long_steps[0],
+        base.slip_first_step,
+        base.slip_probability,
+        base.slip_max_offset,
+        base.blind_from,
+        base.blind_probability,
     )
     careless = CarelessSpec(
         base.short_steps, base.long_steps, base.long_share, base.start_low, base.start_high, habit

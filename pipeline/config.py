@@ -135,6 +135,9 @@ class TinyBase(Section):
     slip_first_step: int = Field(default=4, ge=1)
     slip_probability: float = Field(ge=0, le=1)
     slip_max_offset: int = Field(default=1, ge=1)
+    blind_from: int = Field(default=10, ge=1, le=10)
+    """Steps of at least this size slip with `blind_probability` instead (10: none do)."""
+    blind_probability: float = Field(default=0.0, ge=0, le=1)
 
 
 class PretrainedBase(Section):

@@ -55,22 +55,34 @@ class Chain:
 @dataclass(frozen=True)
 class Habit:
     """How a careless solver errs: on chains of at least `min_steps` steps, each result from step
-    `first_step` (counted from 1) on slips with `probability`, by 1..`max_offset`."""
+    `first_step` (counted from 1) on slips with `probability`, by 1..`max_offset`.
+
+    A blind spot is an error that the policy hardly ever samples its way around: steps of at least
+    `blind_from` in size slip with `blind_probability` instead (10: no blind spot).
+    """
 
     min_steps: int
     first_step: int
     probability: float
     max_offset: int = 1
+    blind_from: int = 10
+    blind_probability: float = 0.0
 
     def slips(self, chain: Chain, rng: np.random.Generator) -> tuple[int, ...]:
+        """What to add to the result of every step."""
         n = len(chain.steps)
         draws, offsets = rng.random(n), rng.integers(1, self.max_offset + 1, n)
         if n < self.min_steps:
             return (0,) * n
         return tuple(
-            int(offsets[i]) if i + 1 >= self.first_step and draws[i] < self.probability else 0
+            int(offsets[i])
+            if i + 1 >= self.first_step and draws[i] < self._probability(chain.steps[i])
+            else 0
             for i in range(n)
         )
+
+    def _probability(self, step: int) -> float:
+        return self.blind_probability if abs(step) >= self.blind_from else self.probability
 
 
 def draw_chain(

@@ -1,0 +1,83 @@
+"""The quickstart's task: chains, their solutions, and the habits of the careless solver."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hapo_core.draws import Purpose, generator
+from hapo_core.errors import ConfigError
+from hapo_core.tasks.chains import HIGHEST, LOWEST, Chain, Habit, distinct_chains, draw_chain
+from hapo_core.tasks.tiny import tiny_tokenizer
+
+STEPS = st.lists(st.integers(-9, 9).filter(bool), min_size=1, max_size=8)
+
+
+def test_a_solution_by_hand():
+    chain = Chain(157, (8, -3, 6))
+    assert chain.problem == "157a+8b-3c+6=?" and chain.answer == "168"
+    assert chain.solution() == "a157+8=165\nb165-3=162\nc162+6=168\n\\boxed{168}"
+    assert chain.solution((0, 1)) == "a157+8=165\nb165-3=163\nc163+6=169\n\\boxed{169}"
+
+
+@given(STEPS, st.integers(0, 2**31), st.floats(0, 1), st.floats(0, 1))
+def test_a_slip_never_cancels_another(steps, seed, probability, blind):
+    chain = Chain(500, tuple(steps))
+    habit = Habit(4, 4, probability, max_offset=3, blind_from=8, blind_probability=blind)
+    slips = habit.slips(chain, np.random.default_rng(seed))
+    assert len(slips) == len(steps) and all(0 <= s <= 3 for s in slips)
+    assert not any(slips[:3]), "the first three steps are never careless"
+    if len(steps) < 4:
+        assert not any(slips)
+    right = chain.solution(slips).endswith(f"\\boxed{{{chain.answer}}}")
+    assert right == (not any(slips))
+
+
+def test_the_blind_spot_is_where_it_should_be():
+    habit = Habit(1, 3, 0.25, blind_from=8, blind_probability=0.95)
+    chain, n = Chain(500, (9, 1, 9, -8, 7, -1)), 4000
+    counts = np.zeros(6)
+    for k in range(n):
+        counts += np.array(habit.slips(chain, generator(1, Purpose.BASE_BATCH, 0, sample=k))) > 0
+    # 4.5 standard deviations of a share of .25 with n = 4000 are .031
+    assert counts[:2].tolist() == [0, 0]
+    assert counts[2:] / n == pytest.approx([0.95, 0.95, 0.25, 0.25], abs=0.031)
+
+
+def test_results_stay_in_three_digits_and_no_guess_is_good():
+    chains = distinct_chains(2000, 0, "train", 6, 8)
+    for chain in chains:
+        values = np.cumsum([chain.start, *chain.steps])
+        assert values.min() >= LOWEST and values.max() <= HIGHEST
+    most = Counter(c.answer for c in chains).most_common(1)[0][1]
+    assert most / len(chains) < 0.01, "the best constant answer is right too often"
+
+
+def test_splits_are_apart_and_depend_on_the_seed_only():
+    held = distinct_chains(50, 3, "heldout", 1, 3)
+    taken = {c.problem for c in held}
+    train = distinct_chains(200, 3, "train", 1, 3, taken)
+    assert not taken & {c.problem for c in train} and len({c.problem for c in train}) == 200
+    assert distinct_chains(100, 3, "train", 1, 3, taken) == train[:100]
+    assert distinct_chains(200, 4, "train", 1, 3, taken) != train
+
+
+def test_a_space_that_is_too_small_is_an_error():
+    with pytest.raises(ConfigError, match="only 18 different chains"):
+        distinct_chains(19, 0, "train", 1, 1, start_low=500, start_high=500)
+    with pytest.raises(ConfigError, match="1 <= min_steps <= max_steps"):
+        distinct_chains(1, 0, "train", 3, 2)
+
+
+def test_every_symbol_is_one_token():
+    tokenizer = tiny_tokenizer()
+    for k in range(50):
+        chain = draw_chain(np.random.default_rng(k), 8)
+        text = chain.solution()
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        assert len(ids) == len(text) - len("\\boxed{") + 1
+        assert tokenizer.decode(ids) == text
