@@ -207,7 +207,8 @@ def _groups(
                 "posterior_a": reading.prior_a + successes,
                 "posterior_b": reading.prior_b + SIZE - successes,
                 "confidence": reading.confidence, "gamma": reading.gamma,
-                "has_trace": True, "decision": decision.value, "dead": solved or (successes == 0 and not injects),
+                "has_trace": True, "decision": decision.value,
+                "dead": solved or (successes == 0 and not injects),
             }
         )  # fmt: skip
     return rows
