@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from hapo_core.errors import ConfigError, HapoError
+from pipeline.presets import PRESETS, PresetName, find_preset
 
 PARAMS = Path("params.yaml")
 
@@ -75,7 +76,34 @@ class TableSource(Section):
         return self
 
 
+class PresetSource(Section):
+    """A benchmark known by name (`pipeline.presets`): `{kind: math500}` is all it needs."""
+
+    kind: PresetName
+    path: str | None = None
+    """A local copy, read instead of the hub's where it exists."""
+    revision: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+
+    def table(self) -> TableSource:
+        """The same as a table source."""
+        preset = PRESETS[self.kind]
+        return TableSource(
+            kind="table",
+            adapter=preset.adapter,
+            path=self.path,
+            hub=preset.hub,
+            revision=self.revision,
+            config=preset.config,
+            split=preset.split,
+            limit=self.limit,
+        )
+
+
 Source = Annotated[ChainsSource | TableSource, Field(discriminator="kind")]
+BenchmarkSource = Annotated[
+    ChainsSource | TableSource | PresetSource, Field(discriminator="kind")
+]
 
 
 class Curate(Section):
@@ -83,8 +111,8 @@ class Curate(Section):
 
     sources: dict[str, Source] = Field(min_length=1)
     """Training sources by name (the name prefixes problem ids)."""
-    benchmarks: dict[str, Source] = Field(min_length=1)
-    """Evaluation sets by name."""
+    benchmarks: dict[str, BenchmarkSource] = Field(min_length=1)
+    """Evaluation sets by name; a `kind` of `pipeline.presets` brings its protocol along."""
     prompt_suffix: str = ""
     """Appended to every problem text before the chat template is applied."""
     system_prompt: str | None = None
@@ -319,14 +347,25 @@ class Segment(Section):
 
 
 class BenchmarkProtocol(Section):
-    """How one benchmark is measured; all of it is printed with the number."""
+    """How one benchmark is measured; all of it is printed with the number.
 
+    What is not given comes from `preset`, and without one `k` and `max_tokens` are needed.
+    """
+
+    preset: PresetName | None = None
+    """A protocol of `pipeline.presets`; taken from the `kind` under `curate.benchmarks` if unset."""
     k: int = Field(ge=1)
     """Samples per problem (avg@k)."""
     temperature: float = Field(default=0.6, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(ge=1)
     limit: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, given: object) -> object:
+        preset = find_preset(str(given.get("preset"))) if isinstance(given, dict) else None
+        return {**preset.protocol(), **given} if preset and isinstance(given, dict) else given
 
 
 class Evaluate(Section):
@@ -377,6 +416,11 @@ class Params(Section):
     targets: dict[str, Target]
     """What `evaluate@NAME` measures: `base` and `final`."""
     compute: Compute = Compute()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _presets(cls, given: object) -> object:
+        return _with_presets(given) if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _whole(self) -> Params:
@@ -433,6 +477,27 @@ class Params(Section):
             where="params.yaml: segments",
             remedy="name one of " + ", ".join(self.segments),
         )
+
+
+def _with_presets(given: dict[str, object]) -> dict[str, object]:
+    """`evaluate.benchmarks.NAME.preset` from the kind of `curate.benchmarks.NAME`."""
+    kinds, evaluate = _inside(given, "curate", "benchmarks"), given.get("evaluate")
+    protocols = _inside(given, "evaluate", "benchmarks")
+    if not isinstance(evaluate, dict):
+        return given
+    filled = {}
+    for name, protocol in protocols.items():
+        kind = str(_inside(kinds, name).get("kind"))
+        known = isinstance(protocol, dict) and "preset" not in protocol and find_preset(kind)
+        filled[name] = {"preset": kind, **protocol} if known else protocol
+    return {**given, "evaluate": {**evaluate, "benchmarks": filled}} if protocols else given
+
+
+def _inside(value: object, *path: str) -> dict[str, object]:
+    """The mapping at a path; empty where there is none."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
 
 
 def load_params(path: Path = PARAMS) -> Params:
