@@ -488,8 +488,9 @@ def _with_presets(given: dict[str, object]) -> dict[str, object]:
     filled = {}
     for name, protocol in protocols.items():
         kind = str(_inside(kinds, name).get("kind"))
-        known = isinstance(protocol, dict) and "preset" not in protocol and find_preset(kind)
-        filled[name] = {"preset": kind, **protocol} if known else protocol
+        own = {} if protocol is None else protocol
+        known = isinstance(own, dict) and "preset" not in own and find_preset(kind)
+        filled[name] = {"preset": kind, **own} if known and isinstance(own, dict) else protocol
     return {**given, "evaluate": {**evaluate, "benchmarks": filled}} if protocols else given
 
 
