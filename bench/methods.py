@@ -169,6 +169,7 @@ def main() -> None:
     parser.add_argument("--profile", default="quickstart")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--out", type=Path, default=Path("build/methods"))
     parser.add_argument("--benchmark", default="heldout")
     parser.add_argument(
@@ -179,7 +180,7 @@ def main() -> None:
         help="a further cell, e.g. gamma.8:gate.threshold.gamma=0.8",
     )
     options = parser.parse_args()
-    cells: dict[str, dict[str, object]] = {m: {"method": m} for m in METHODS}
+    cells: dict[str, dict[str, object]] = {m: {"method": m} for m in options.methods}
     for text in options.cell:
         name, _, pairs = text.partition(":")
         changes = dict(p.split("=", 1) for p in pairs.split(","))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import resource
 import shutil
 import time
 from pathlib import Path
@@ -152,15 +151,7 @@ def build_base(params: Params, observer: Observer, target: Path = TARGET) -> Non
     write_manifest(out, "policy", {"base": params.base.model_dump(mode="json")})
     scratch.publish(target, "out")
     scratch.discard()
-    record_timing(
-        STAGE,
-        {
-            "wall_s": round(time.monotonic() - began, 3),
-            "tokens": {"generated": 0, "trained": tokens},
-            "parts": {},
-            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        },
-    )
+    record_timing(STAGE, time.monotonic() - began, trained=tokens)
 
 
 def _build_tiny(
@@ -237,6 +228,9 @@ def _specs(base: TinyBase) -> tuple[CarelessSpec, SupervisedSpec]:
 
 def _take_over(base: PretrainedBase, out: Path) -> None:
     """Dequantise a packaged GGUF into `model/`, or pin a folder by the hashes of its files."""
+    from pipeline.wiring import quiet_transformers
+
+    quiet_transformers()
     if base.gguf_package is not None:
         _dequantise(base, out)
         return

@@ -8,7 +8,6 @@ held in memory (without their traces); traces stream through files in the scratc
 
 from __future__ import annotations
 
-import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -307,7 +306,7 @@ def curate(
     def timed(name: str, step: Callable[..., T], *args: object) -> T:
         start = time.monotonic()
         result = observer.task(name, step, *args)
-        parts[name] = round(time.monotonic() - start, 3)
+        parts[name] = time.monotonic() - start
         return result
 
     with guard_disk(out):
@@ -326,17 +325,7 @@ def curate(
     observer.table_artifact("curation", run.account.table(), "rows in and out of every rule")
     observer.log(_summary(facts))
     wall = time.monotonic() - began
-    record_timing(
-        STAGE,
-        {
-            "wall_s": round(wall, 3),
-            "tokens": {"generated": 0, "trained": 0},
-            "parts": parts,
-            "rows_per_second": round(run.rows / wall, 1),
-            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        },
-        root=target.parent / "timings",
-    )
+    record_timing(STAGE, wall, rows=run.rows, parts=parts, root=target.parent / "timings")
     return facts
 
 

@@ -100,6 +100,7 @@ def group_rows(
                 "posterior_b": after.b if after else None,
                 "confidence": reading.confidence if reading else None,
                 "gamma": reading.gamma if reading else None,
+                "has_trace": p.group.trace is not None,
                 "decision": p.decision.value,
                 "dead": p.dead(objective),
             }
@@ -187,16 +188,3 @@ def summary_rows(rows: Sequence[Row]) -> list[Row]:
         "probe_avg",
     )
     return [{k: row[k] for k in keys} for row in rows]
-
-
-def segment_timing(rows: Sequence[Row], parts: dict[str, float], peak_mb: float) -> Row:
-    """The segment's entry of `artifacts/timings/`."""
-    return {
-        "wall_s": round(parts.get("wall", 0.0), 3),
-        "tokens": {
-            "generated": sum(int(str(r["generated_tokens"])) for r in rows),
-            "trained": sum(int(str(r["trained_tokens"])) for r in rows),
-        },
-        "parts": {k: round(v, 3) for k, v in sorted(parts.items()) if k != "wall"},
-        "peak_rss_mb": round(peak_mb, 1),
-    }

@@ -80,6 +80,7 @@ def group_columns(groups: pd.DataFrame) -> GroupColumns:
         prior_b=groups["prior_b"].to_numpy(dtype="float64", na_value=float("nan")),
         gamma=groups["gamma"].to_numpy(dtype="float64", na_value=float("nan")),
         decision=groups["decision"].to_numpy(dtype=object),
+        has_trace=groups["has_trace"].to_numpy(dtype=bool),
     )
 
 

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -431,9 +432,35 @@ def _copy_synced(source: Path, target: Path) -> None:
 # --- timings ------------------------------------------------------------------------------------
 
 
-def record_timing(stage: str, facts: Mapping[str, object], root: Path = TIMINGS) -> None:
-    """Write `artifacts/timings/STAGE.json`; wall times live apart from reproducible artifacts."""
-    atomic_write_json(root / f"{stage}.json", {"stage": stage, **facts})
+def record_timing(
+    stage: str,
+    wall_s: float,
+    *,
+    generated: int = 0,
+    trained: int = 0,
+    rows: int | None = None,
+    parts: Mapping[str, float] | None = None,
+    root: Path = TIMINGS,
+) -> None:
+    """Write `artifacts/timings/STAGE.json`; wall times live apart from reproducible artifacts.
+
+    Args:
+        wall_s: seconds of the stage, over all its attempts.
+        generated: tokens sampled.
+        trained: tokens that went through forward and backward.
+        rows: input rows, where the stage's speed is counted in them.
+        parts: seconds by name.
+    """
+    facts: dict[str, object] = {
+        "stage": stage,
+        "wall_s": round(wall_s, 3),
+        "tokens": {"generated": generated, "trained": trained},
+        "parts": {name: round(seconds, 3) for name, seconds in sorted((parts or {}).items())},
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+    }
+    if rows is not None:
+        facts["rows_per_second"] = round(rows / wall_s, 1)
+    atomic_write_json(root / f"{stage}.json", facts)
 
 
 def read_timings(root: Path = TIMINGS) -> dict[str, dict[str, Any]]:

@@ -85,6 +85,7 @@ GROUPS = _schema(
     posterior_b=(_FLOAT, True),
     confidence=(_FLOAT, True),  # c
     gamma=(_FLOAT, True),
+    has_trace=_BOOL,  # a verified trace within the response budget
     decision=_TEXT,  # hapo_core.gate.Decision
     dead=_BOOL,  # no row of the group trains
 )

@@ -8,7 +8,6 @@ continues there and ends with the same bytes. At the end the segment moves to
 from __future__ import annotations
 
 import argparse
-import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -282,7 +281,13 @@ class Segment:
             f"segment-{self.name}", records.summary_rows(rows), f"rounds of segment {self.name}"
         )
         self.scratch.publish_copy(POLICIES / self.name, "out")
-        record_timing(f"train@{self.name}", records.segment_timing(rows, self.parts, _peak_mb()))
+        record_timing(
+            f"train@{self.name}",
+            self.parts.pop("wall", 0.0),
+            generated=sum(int(str(r["generated_tokens"])) for r in rows),
+            trained=sum(int(str(r["trained_tokens"])) for r in rows),
+            parts=self.parts,
+        )
 
     # --- people look --------------------------------------------------------------------------
 
@@ -310,10 +315,6 @@ class Segment:
     def close(self) -> None:
         """Stop the verifier's workers."""
         self.pool.close()
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def train_segment(params: Params, name: str, observer: Observer) -> None:

@@ -152,6 +152,13 @@ def verifier_settings(params: c.Params) -> VerifierSettings:
     )
 
 
+def quiet_transformers() -> None:
+    """No bars of transformers' own: stages report their progress themselves."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
 def prepare_compute(compute: c.Compute) -> tuple[torch.device, torch.dtype]:
     """Set threads and determinism for this process.
 
@@ -159,9 +166,8 @@ def prepare_compute(compute: c.Compute) -> tuple[torch.device, torch.dtype]:
         ConfigError: the device is not there.
     """
     import torch
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # stages report their own progress
+    quiet_transformers()
     torch.set_num_threads(compute.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:

@@ -115,9 +115,8 @@ def make_run(root: Path, story: Story) -> None:
 def _timing(
     artifacts: Path, stage: str, wall: float, parts: dict[str, float], out: int, trained: int
 ) -> None:
-    facts = {"wall_s": wall, "parts": parts, "peak_rss_mb": 812.5}
-    facts["tokens"] = {"generated": out, "trained": trained}
-    record_timing(stage, facts, artifacts / "timings")
+    root = artifacts / "timings"
+    record_timing(stage, wall, generated=out, trained=trained, parts=parts, root=root)
 
 
 def _data(folder: Path) -> None:
@@ -208,7 +207,7 @@ def _groups(
                 "posterior_a": reading.prior_a + successes,
                 "posterior_b": reading.prior_b + SIZE - successes,
                 "confidence": reading.confidence, "gamma": reading.gamma,
-                "decision": decision.value, "dead": solved or (successes == 0 and not injects),
+                "has_trace": True, "decision": decision.value, "dead": solved or (successes == 0 and not injects),
             }
         )  # fmt: skip
     return rows

@@ -142,8 +142,15 @@ def test_publish_of_a_part_keeps_the_rest(tmp_path: Path) -> None:
 
 def test_timings(tmp_path: Path) -> None:
     assert store.read_timings(tmp_path / "none") == {}
-    store.record_timing("train@1", {"wall_s": 1.5}, tmp_path)
-    assert store.read_timings(tmp_path) == {"train@1": {"stage": "train@1", "wall_s": 1.5}}
+    store.record_timing("train@1", 1.5, trained=7, parts={"b": 0.5, "a": 1}, root=tmp_path)
+    found = store.read_timings(tmp_path)["train@1"]
+    assert found.pop("peak_rss_mb") > 1
+    assert found == {
+        "stage": "train@1",
+        "wall_s": 1.5,
+        "tokens": {"generated": 0, "trained": 7},
+        "parts": {"a": 1, "b": 0.5},
+    }
 
 
 # --- a full disk --------------------------------------------------------------------------------
