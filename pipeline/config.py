@@ -7,8 +7,9 @@ the nearest valid name.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -24,6 +25,9 @@ class Section(BaseModel):
     """Base of all sections: no unknown keys, no coercion of strings to numbers, frozen."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+S = TypeVar("S", bound=Section)
 
 
 # --- data ---------------------------------------------------------------------------------------
@@ -101,9 +105,7 @@ class PresetSource(Section):
 
 
 Source = Annotated[ChainsSource | TableSource, Field(discriminator="kind")]
-BenchmarkSource = Annotated[
-    ChainsSource | TableSource | PresetSource, Field(discriminator="kind")
-]
+BenchmarkSource = Annotated[ChainsSource | TableSource | PresetSource, Field(discriminator="kind")]
 
 
 class Curate(Section):
@@ -353,7 +355,7 @@ class BenchmarkProtocol(Section):
     """
 
     preset: PresetName | None = None
-    """A protocol of `pipeline.presets`; taken from the `kind` under `curate.benchmarks` if unset."""
+    """A protocol of `pipeline.presets`; unset, it comes from the `kind` in `curate.benchmarks`."""
     k: int = Field(ge=1)
     """Samples per problem (avg@k)."""
     temperature: float = Field(default=0.6, ge=0)
@@ -531,6 +533,14 @@ def parse_params(raw: object, where: str = "params.yaml") -> Params:
         raise _readable(error, where) from error
 
 
+def parse_section(kind: type[S], given: Mapping[str, object], where: str) -> S:
+    """Check one section on its own, as `load_params` would; `where` names its origin."""
+    try:
+        return kind.model_validate(dict(given))
+    except ValidationError as error:
+        raise _readable(error, where, f"see {kind.__name__} in pipeline/config.py") from error
+
+
 def _check_string_keys(raw: dict[object, object], where: str) -> None:
     """YAML's unquoted 1: is an integer, and DVC then drops the stage without a word."""
     segments = raw.get("segments")
@@ -554,7 +564,11 @@ def _tuples(value: object) -> object:
     return value
 
 
-def _readable(error: ValidationError, where: str) -> HapoError:
+def _readable(
+    error: ValidationError,
+    where: str,
+    remedy: str = "mend the keys above; pipeline/config.py documents every field",
+) -> HapoError:
     lines = []
     for item in error.errors():
         path = ".".join(str(part) for part in item["loc"])
@@ -567,7 +581,7 @@ def _readable(error: ValidationError, where: str) -> HapoError:
     return ConfigError(
         "the configuration is not valid\n  " + "\n  ".join(lines),
         where=where,
-        remedy="mend the keys above; pipeline/config.py documents every field",
+        remedy=remedy,
     )
 
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-PresetName = Literal[
-    "aime24", "aime25", "amc23", "math500", "minerva", "olympiadbench", "gsm8k"
-]
+PresetName = Literal["aime24", "aime25", "amc23", "math500", "minerva", "olympiadbench", "gsm8k"]
 """The names; also the `kind` of a source under `curate.benchmarks`."""
 
 

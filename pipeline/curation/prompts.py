@@ -72,7 +72,10 @@ class PromptMaker:
         """The whole templated prompts as token ids, int32 [tokens] each."""
         ids: list[Ids] = []
         for start in range(0, len(problems), BATCH):
-            ids += [np.array(row, dtype=np.int32) for row in self._coded(problems[start : start + BATCH])]
+            ids += [
+                np.array(row, dtype=np.int32)
+                for row in self._coded(problems[start : start + BATCH])
+            ]
         if ids and not len(ids[0]):
             raise DataError("the chat template renders to no token", where="chat_template")
         return ids
