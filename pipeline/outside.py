@@ -48,6 +48,7 @@ def find_model(name: str, revision: str | None) -> Model:
     Raises:
         DataError: there is no such folder, and the hub's cache and the hub have no such model.
     """
+    from hapo_core.policy import check_model_folder
     from pipeline.base import fetch_model, policy_model
 
     folder = Path(name).expanduser()
@@ -57,6 +58,7 @@ def find_model(name: str, revision: str | None) -> Model:
         if (folder / MANIFEST).is_file() and not (folder / "config.json").is_file():
             check_manifest(folder)
             folder = policy_model(folder)
+        check_model_folder(folder)
         return Model(folder, {"path": name, "sha256": _hashes(folder)})
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise DataError(
@@ -65,6 +67,7 @@ def find_model(name: str, revision: str | None) -> Model:
             remedy="give a folder with config.json and safetensors, or a hub id (owner/name)",
         )
     path = fetch_model(name, revision, "--model")
+    check_model_folder(path)
     return Model(path, {"hub": name, "commit": path.name})
 
 

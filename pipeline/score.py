@@ -30,6 +30,7 @@ OUT = Path("scores")
 _CHUNK_ROWS, _CHUNK_CHARACTERS = 2000, 64_000_000
 """Generations that are held at once."""
 _EXCERPT = 300
+_FILES = ("scores.parquet", "scores.parquet.partial", "summary.json", "manifest.json")
 
 
 @dataclass
@@ -82,8 +83,7 @@ class Scoring:
 
     def run(self) -> dict[str, object]:
         """Grade everything, write `scores.parquet` and `summary.json`, print the summary."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / "manifest.json").unlink(missing_ok=True)
+        _own_folder(self.out)
         with (
             VerifierPool(self.settings) as pool,
             guard_disk(self.out),
@@ -106,7 +106,7 @@ class Scoring:
 
     def _samples(self) -> Iterator[Sample]:
         """All generations in order, with progress."""
-        counts = [row_count(path) for path in self.files if path.stat().st_size]
+        counts = [_row_count(path) for path in self.files if path.stat().st_size]
         total = None if None in counts else sum(c or 0 for c in counts)
         rows: Iterable[LocatedRow] = (row for path in self.files for row in file_rows(path))
         if self.options.limit is not None:
@@ -122,7 +122,7 @@ class Scoring:
             yield from samples(located, number, self.columns)
             if number % 100 == 0 or number == total:
                 speed = number / max(time.monotonic() - start, 1e-3)
-                known = total or number + 1
+                known = max(total or number + 1, number)
                 self.observer.progress(number, known, what="row", rows_per_second=speed)
 
     def _job(self, sample: Sample) -> Job:
@@ -285,6 +285,31 @@ def benchmark_golds(given: str | None, columns: str) -> dict[str, str] | None:
         else:
             golds[f"{asked.name}/{content_id(normalise(parts.problem))}"] = parts.answer
     return golds
+
+
+def _row_count(path: Path) -> int | None:
+    """Rows of a file, where that is cheap to know (blank lines of jsonl are counted along)."""
+    if path.suffix.lower() != ".jsonl":
+        return row_count(path)
+    with path.open("rb") as source:
+        return sum(block.count(b"\n") for block in iter(lambda: source.read(1 << 20), b""))
+
+
+def _own_folder(out: Path) -> None:
+    """Make the folder of the result; the result of an earlier scoring there is replaced.
+
+    Raises:
+        DataError: there is something else in it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    foreign = sorted({p.name for p in out.iterdir()} - set(_FILES))
+    if foreign:
+        raise DataError(
+            f"the folder of the result holds {foreign[0]!r}, which is not of `hapo score`",
+            where=str(out),
+            remedy="name another --out",
+        )
+    (out / "manifest.json").unlink(missing_ok=True)
 
 
 def storable(text: str) -> str:
