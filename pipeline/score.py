@@ -94,8 +94,12 @@ class Scoring:
                 rows = [self._scored(s, v) for s, v in zip(chunk, verdicts, strict=True)]
                 columns = {name: [row[name] for row in rows] for name in SCORES.names}
                 table.write(pa.table(columns, schema=SCORES))
-        if not self.tally.verdicts:
-            raise DataError("there is no row in it", where=str(self.options.file))
+            if not self.tally.verdicts:
+                raise DataError(
+                    "there is no row in it",
+                    where=str(self.options.file),
+                    remedy="export it again, or name another file",
+                )
         summary = self._summary()
         atomic_write_json(self.out / "summary.json", summary)
         write_manifest(self.out, "scores", {"generations": summary["generations"]})

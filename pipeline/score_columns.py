@@ -123,6 +123,8 @@ def samples(located: LocatedRow, number: int, columns: Columns) -> Iterator[Samp
         gold = _gold(_cell(row, columns.gold), columns.gold or "gold")
         key = key_text(_cell(row, columns.id))
         problem = _cell(row, columns.problem)
+        if columns.id is not None and key is None:
+            raise RowFault(f"the row has no id in column {columns.id!r}")
         for name, value in (("gold", gold), ("id", key)):
             if value is not None and "\0" in value:
                 raise RowFault(f"the {name} holds a null byte", f"{value!r:.80}")

@@ -158,9 +158,7 @@ def test_a_killed_evaluation_continues_to_the_same_bytes(
     assert whole["metrics.json"] == killed["metrics.json"]
 
 
-def test_comparison_is_paired_and_refuses_what_differs(
-    here: Path, models: dict[str, Path]
-) -> None:
+def test_comparison_is_paired_and_refuses_what_differs(here: Path, models: dict[str, Path]) -> None:
     greedy = (*EXACT, "--temperature", "0")
     run(models["fresh"], *greedy, "--out", "a")
     run(models["taught"], *greedy, "--out", "b")
