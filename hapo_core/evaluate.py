@@ -213,6 +213,13 @@ class BenchmarkResult:
         """Scores by problem id, for `align`."""
         return dict(zip(self.problem_ids, self.scores, strict=True))
 
+    def pass_at(self) -> dict[str, float]:
+        """Unbiased pass@j from these k samples, j = 1, 2, 4, ... and k, keyed by j as text."""
+        k = self.protocol.k
+        counts = [round(score * k) for score in self.scores]
+        powers = {2**i for i in range(k.bit_length()) if 2**i <= k} | {k}
+        return {str(j): float(pass_at_k(counts, k, j).mean()) for j in sorted(powers)}
+
     def to_dict(self) -> dict[str, object]:
         """The benchmark's entry of metrics.json."""
         total = self.n * self.protocol.k
@@ -222,6 +229,7 @@ class BenchmarkResult:
             "k": self.protocol.k,
             "ci": list(self.ci),
             "pass_k": self.pass_k,
+            "pass_at": self.pass_at(),
             "maj_k": self.maj_k,
             "temperature": self.protocol.temperature,
             "top_p": self.protocol.top_p,

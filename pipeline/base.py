@@ -115,19 +115,29 @@ def pretrained_path(base: PretrainedBase, weights: bool = True) -> Path:
         if not path.is_dir():
             raise DataError("the model folder does not exist", where=str(path), remedy="base.path")
         return path.resolve()
+    return fetch_model(str(base.hub), base.revision, "base.hub", weights)
+
+
+def fetch_model(hub: str, revision: str | None, key: str, weights: bool = True) -> Path:
+    """The cached folder of a hub model, fetched if the cache lacks it.
+
+    Args:
+        key: where the id was given, for messages.
+
+    Raises:
+        DataError: no such model or revision, or it is not cached and the hub cannot be reached.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     patterns = ["*.json", "*.txt", "*.model", "*.jinja"] + (["*.safetensors"] if weights else [])
     try:
-        return Path(
-            snapshot_download(str(base.hub), revision=base.revision, allow_patterns=patterns)
-        )
+        return Path(snapshot_download(hub, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise DataError(
             f"the model cannot be fetched: {error}",
-            where=f"base.hub: {base.hub} (revision {base.revision or 'newest'})",
-            remedy="check name, revision and network, or give base.path",
+            where=f"{key}: {hub} (revision {revision or 'newest'})",
+            remedy="check name, revision and network, or give the path of a local folder",
         ) from error
 
 

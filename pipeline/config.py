@@ -7,14 +7,16 @@ the nearest valid name.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from hapo_core.errors import ConfigError, HapoError
+from pipeline.presets import PRESETS, PresetName, find_preset
 
 PARAMS = Path("params.yaml")
 
@@ -23,6 +25,9 @@ class Section(BaseModel):
     """Base of all sections: no unknown keys, no coercion of strings to numbers, frozen."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+S = TypeVar("S", bound=Section)
 
 
 # --- data ---------------------------------------------------------------------------------------
@@ -75,7 +80,32 @@ class TableSource(Section):
         return self
 
 
+class PresetSource(Section):
+    """A benchmark known by name (`pipeline.presets`): `{kind: math500}` is all it needs."""
+
+    kind: PresetName
+    path: str | None = None
+    """A local copy, read instead of the hub's where it exists."""
+    revision: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+
+    def table(self) -> TableSource:
+        """The same as a table source."""
+        preset = PRESETS[self.kind]
+        return TableSource(
+            kind="table",
+            adapter=preset.adapter,
+            path=self.path,
+            hub=preset.hub,
+            revision=self.revision,
+            config=preset.config,
+            split=preset.split,
+            limit=self.limit,
+        )
+
+
 Source = Annotated[ChainsSource | TableSource, Field(discriminator="kind")]
+BenchmarkSource = Annotated[ChainsSource | TableSource | PresetSource, Field(discriminator="kind")]
 
 
 class Curate(Section):
@@ -83,8 +113,8 @@ class Curate(Section):
 
     sources: dict[str, Source] = Field(min_length=1)
     """Training sources by name (the name prefixes problem ids)."""
-    benchmarks: dict[str, Source] = Field(min_length=1)
-    """Evaluation sets by name."""
+    benchmarks: dict[str, BenchmarkSource] = Field(min_length=1)
+    """Evaluation sets by name; a `kind` of `pipeline.presets` brings its protocol along."""
     prompt_suffix: str = ""
     """Appended to every problem text before the chat template is applied."""
     system_prompt: str | None = None
@@ -322,14 +352,25 @@ class Segment(Section):
 
 
 class BenchmarkProtocol(Section):
-    """How one benchmark is measured; all of it is printed with the number."""
+    """How one benchmark is measured; all of it is printed with the number.
 
+    What is not given comes from `preset`, and without one `k` and `max_tokens` are needed.
+    """
+
+    preset: PresetName | None = None
+    """A protocol of `pipeline.presets`; unset, it comes from the `kind` in `curate.benchmarks`."""
     k: int = Field(ge=1)
     """Samples per problem (avg@k)."""
     temperature: float = Field(default=0.6, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(ge=1)
     limit: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, given: object) -> object:
+        preset = find_preset(str(given.get("preset"))) if isinstance(given, dict) else None
+        return {**preset.protocol(), **given} if preset and isinstance(given, dict) else given
 
 
 class Evaluate(Section):
@@ -380,6 +421,11 @@ class Params(Section):
     targets: dict[str, Target]
     """What `evaluate@NAME` measures: `base` and `final`."""
     compute: Compute = Compute()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _presets(cls, given: object) -> object:
+        return _with_presets(given) if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _whole(self) -> Params:
@@ -438,6 +484,28 @@ class Params(Section):
         )
 
 
+def _with_presets(given: dict[str, object]) -> dict[str, object]:
+    """`evaluate.benchmarks.NAME.preset` from the kind of `curate.benchmarks.NAME`."""
+    kinds, evaluate = _inside(given, "curate", "benchmarks"), given.get("evaluate")
+    protocols = _inside(given, "evaluate", "benchmarks")
+    if not isinstance(evaluate, dict):
+        return given
+    filled = {}
+    for name, protocol in protocols.items():
+        kind = str(_inside(kinds, name).get("kind"))
+        own = {} if protocol is None else protocol
+        known = isinstance(own, dict) and "preset" not in own and find_preset(kind)
+        filled[name] = {"preset": kind, **own} if known and isinstance(own, dict) else protocol
+    return {**given, "evaluate": {**evaluate, "benchmarks": filled}} if protocols else given
+
+
+def _inside(value: object, *path: str) -> dict[str, object]:
+    """The mapping at a path; empty where there is none."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
 def load_params(path: Path = PARAMS) -> Params:
     """Read and check params.yaml.
 
@@ -468,6 +536,14 @@ def parse_params(raw: object, where: str = "params.yaml") -> Params:
         raise _readable(error, where) from error
 
 
+def parse_section(kind: type[S], given: Mapping[str, object], where: str) -> S:
+    """Check one section on its own, as `load_params` would; `where` names its origin."""
+    try:
+        return kind.model_validate(dict(given))
+    except ValidationError as error:
+        raise _readable(error, where, f"see {kind.__name__} in pipeline/config.py") from error
+
+
 def _check_string_keys(raw: dict[object, object], where: str) -> None:
     """YAML's unquoted 1: is an integer, and DVC then drops the stage without a word."""
     segments = raw.get("segments")
@@ -491,7 +567,11 @@ def _tuples(value: object) -> object:
     return value
 
 
-def _readable(error: ValidationError, where: str) -> HapoError:
+def _readable(
+    error: ValidationError,
+    where: str,
+    remedy: str = "mend the keys above; pipeline/config.py documents every field",
+) -> HapoError:
     lines = []
     for item in error.errors():
         path = ".".join(str(part) for part in item["loc"])
@@ -504,7 +584,7 @@ def _readable(error: ValidationError, where: str) -> HapoError:
     return ConfigError(
         "the configuration is not valid\n  " + "\n  ".join(lines),
         where=where,
-        remedy="mend the keys above; pipeline/config.py documents every field",
+        remedy=remedy,
     )
 
 

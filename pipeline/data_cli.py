@@ -77,7 +77,7 @@ def peek_lines(options: argparse.Namespace) -> Iterator[str]:
 
 def _source(options: argparse.Namespace) -> TableSource | str:
     """The table source that the argument means; text for a generated one."""
-    from pipeline.config import PARAMS, ChainsSource, TableSource, load_params
+    from pipeline.config import PARAMS, ChainsSource, PresetSource, TableSource, load_params
     from pipeline.sources.files import expand
 
     name = options.source
@@ -86,6 +86,8 @@ def _source(options: argparse.Namespace) -> TableSource | str:
         found = {**curate.benchmarks, **curate.sources}.get(name)
         if isinstance(found, ChainsSource):
             return f"{name} is generated: {found.model_dump_json()}"
+        if isinstance(found, PresetSource):
+            found = found.table()
         if found is not None:
             update = {"adapter": options.adapter, "columns": {}} if options.adapter else {}
             return found.model_copy(update=update)

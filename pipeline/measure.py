@@ -1,10 +1,13 @@
-"""Measuring a policy on a curated benchmark: shared by the probe and the evaluation."""
+"""Measuring a policy on a benchmark: shared by the probe, the stage and `hapo evaluate`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hapo_core.evaluate import BenchmarkResult, Generation, Protocol, benchmark_result
 from hapo_core.rollout import Prompt, Rollout, Sampling
@@ -16,15 +19,21 @@ from pipeline.trainset import verify_jobs
 
 EVALUATION_ROUND = 0
 """All evaluations draw from the same streams: two policies are compared on common numbers."""
+THOUGHT = "<think>"
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark's problems, in the order of its table."""
+    """A benchmark's problems, in the order of its table.
+
+    `fingerprint` is a sha256 over ids, problem texts and golds: equal ones are the same problems,
+    whatever the tokenizer.
+    """
 
     name: str
     prompts: tuple[Prompt, ...]
     answers: dict[str, str]
+    fingerprint: str = ""
 
     @property
     def ids(self) -> list[str]:
@@ -32,14 +41,34 @@ class Benchmark:
         return [p.prompt_id for p in self.prompts]
 
 
-def load_benchmark(data: Path, name: str, limit: int | None) -> Benchmark:
-    """The first `limit` problems of `artifacts/data/benchmarks/NAME.parquet`."""
-    rows = read_table(data / "benchmarks" / f"{name}.parquet", BENCHMARK).to_pylist()[:limit]
+def benchmark_of(name: str, rows: Iterable[Mapping[str, Any]]) -> Benchmark:
+    """A benchmark from rows of the table `BENCHMARK`."""
+    rows = list(rows)
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row["problem_id"], row["problem"], row["answer"]]).encode())
     return Benchmark(
         name,
         tuple(Prompt(r["problem_id"], tuple(r["prompt_ids"])) for r in rows),
         {r["problem_id"]: r["answer"] for r in rows},
+        digest.hexdigest(),
     )
+
+
+def load_benchmark(data: Path, name: str, limit: int | None) -> Benchmark:
+    """The first `limit` problems of `artifacts/data/benchmarks/NAME.parquet`."""
+    table = read_table(data / "benchmarks" / f"{name}.parquet", BENCHMARK)
+    return benchmark_of(name, table.slice(0, limit).to_pylist())
+
+
+def opened_thought(tokenizer: Any, benchmark: Benchmark) -> str:
+    """`<think>` where the prompts end with it, else an empty string.
+
+    The policy's response then starts inside a thought, which the verifier has to know: an answer
+    in a thought that is never closed is no final answer.
+    """
+    tail = tokenizer.decode(list(benchmark.prompts[0].token_ids[-16:])).rstrip()
+    return THOUGHT if tail.endswith(THOUGHT) else ""
 
 
 def respond(
@@ -49,14 +78,30 @@ def respond(
     answers: dict[str, str],
     sampling: Sampling,
     seed: int,
+    opening: str = "",
+    finished: Callable[[Rollout], None] | None = None,
 ) -> list[tuple[Rollout, Verification]]:
-    """Responses with their verdicts, sorted by problem (as given) and sample."""
+    """Responses with their verdicts, sorted by problem (as given) and sample.
+
+    They are verified while others are still generated.
+
+    Args:
+        opening: of `opened_thought`.
+        finished: told of every response as it ends.
+    """
     order = {p.prompt_id: k for k, p in enumerate(prompts)}
-    rollouts = sorted(
-        engine.generate(prompts, sampling, seed, EVALUATION_ROUND),
-        key=lambda r: (order[r.prompt_id], r.sample),
-    )
-    return list(zip(rollouts, pool.verify(verify_jobs(rollouts, answers)), strict=True))
+    rollouts: list[Rollout] = []
+
+    def arriving() -> Iterator[Rollout]:
+        for rollout in engine.generate(prompts, sampling, seed, EVALUATION_ROUND):
+            rollouts.append(rollout)
+            if finished is not None:
+                finished(rollout)
+            yield rollout
+
+    verdicts = pool.verify(verify_jobs(arriving(), answers, opening))
+    pairs = zip(rollouts, verdicts, strict=True)
+    return sorted(pairs, key=lambda pair: (order[pair[0].prompt_id], pair[0].sample))
 
 
 def generation(rollout: Rollout, verification: Verification) -> Generation:

@@ -131,6 +131,16 @@ GENERATIONS = _schema(
     verdict=_TEXT,
     extracted=(_TEXT, True),
 )
+SCORES = _schema(
+    row=_INT,  # of the scored file, from 1
+    problem_id=_TEXT,
+    sample=_INT,
+    gold=_TEXT,
+    verdict=_TEXT,
+    extracted=(_TEXT, True),
+    detail=_TEXT,  # the rule that decided, or what went wrong
+    label=(_BOOL, True),  # the file's own verdict
+)
 BASE_LOG = _schema(step=_INT, loss=_FLOAT, learning_rate=_FLOAT)
 
 Row = Mapping[str, object]

@@ -129,7 +129,7 @@ class Segment:
         self.method = wiring.method(params, state)
         self.objective = wiring.objective(params)
         self.engine = HFEngine(self.model, self.tokenizer, params.rollout.max_rows)
-        self.pool = VerifierPool(wiring.verifier_settings(params))
+        self.pool = VerifierPool(wiring.verifier_settings(params.rewards))
         self.probe: Probe | None = load_probe(params, DATA)
 
     # --- a round ------------------------------------------------------------------------------

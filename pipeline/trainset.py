@@ -60,12 +60,18 @@ def load_trainset(data: Path) -> TrainSet:
     return TrainSet(prompts, answers, traces)
 
 
-def verify_jobs(rollouts: Iterable[Rollout], answers: dict[str, str]) -> Iterator[Job]:
-    """One verification job per rollout, in order."""
+def verify_jobs(
+    rollouts: Iterable[Rollout], answers: dict[str, str], opening: str = ""
+) -> Iterator[Job]:
+    """One verification job per rollout, in order.
+
+    Args:
+        opening: what the prompt already wrote of the response (`<think>`, in some templates).
+    """
     for rollout in rollouts:
         yield Job(
             key=f"{rollout.prompt_id}/{rollout.sample}",
             gold=answers[rollout.prompt_id],
-            response=rollout.text,
+            response=opening + rollout.text,
             truncated=rollout.finish is Finish.LENGTH,
         )

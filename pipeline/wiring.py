@@ -140,9 +140,8 @@ def training_sampling(params: c.Params) -> Sampling:
     return Sampling(r.group_size, r.temperature, r.top_p, r.max_tokens)
 
 
-def verifier_settings(params: c.Params) -> VerifierSettings:
+def verifier_settings(r: c.Rewards) -> VerifierSettings:
     """The verifier of traces, rollouts and benchmarks."""
-    r = params.rewards
     return VerifierSettings(
         kind=r.verifier,
         workers=r.workers,

@@ -252,11 +252,13 @@ def test_benchmark_entry_has_exactly_the_declared_keys() -> None:
     result = benchmark_result(rows, ["p1", "p2"], PROTOCOL, draws=100)
     entry = result.to_dict()
     assert list(entry) == [
-        *("avg", "n", "k", "ci", "pass_k", "maj_k", "temperature", "top_p", "max_tokens"),
+        *("avg", "n", "k", "ci", "pass_k", "pass_at", "maj_k", "temperature", "top_p"),
+        "max_tokens",
         *("truncated_share", "unparsed_share", "verdicts", "mean_tokens", "prompt_template"),
     ]
     assert entry["avg"] == 0.25 and entry["n"] == 2 and entry["k"] == 2
     assert entry["pass_k"] == 0.5 and entry["maj_k"] == 0.25  # p1 ties, p2's only vote is wrong
+    assert entry["pass_at"] == {"1": 0.25, "2": 0.5}
     assert entry["truncated_share"] == 0.25 and entry["unparsed_share"] == 0.0
     assert entry["mean_tokens"] == 10.5
     assert json.loads(json.dumps(entry)) == entry

@@ -53,6 +53,7 @@ def read_benchmark(name: str, opened: Opened, maker: PromptMaker, pool: Verifier
         row = _row(name, record)
         used[row.problem_id] = used.get(row.problem_id, 0) + 1
         if used[row.problem_id] > 1:
+            _refuse_double(row, record, opened.strict)
             row.problem_id += f".{used[row.problem_id]}"
         rows.append(row)
     if not rows:
@@ -91,6 +92,16 @@ def _row(name: str, record: Record | Faulty) -> BenchmarkRow:
     solutions = tuple(t.text for t in parts.traces)
     key = parts.key or content_id(problem)
     return BenchmarkRow(f"{name}/{key}", problem, answer, parts.mark, solutions)
+
+
+def _refuse_double(row: BenchmarkRow, record: Record | Faulty, strict: bool) -> None:
+    """A file of one's own must not use an id twice; public ones repeat problems, and are told."""
+    if strict and isinstance(record, Record) and record.parts.key is not None:
+        raise DataError(
+            f"the id {record.parts.key!r} is used twice",
+            where=record.where,
+            remedy="give every problem an id of its own, or name no id column",
+        )
 
 
 def _against_gold(rows: list[BenchmarkRow], pool: VerifierPool) -> dict[str, object]:
@@ -134,9 +145,9 @@ def _against_solutions(rows: list[BenchmarkRow], pool: VerifierPool) -> dict[str
     }
 
 
-def write_benchmark(benchmark: Benchmark, folder: Path) -> None:
-    """Write `folder/NAME.parquet`."""
-    rows = [
+def benchmark_rows(benchmark: Benchmark) -> list[dict[str, object]]:
+    """Rows of the table `BENCHMARK`."""
+    return [
         {
             "problem_id": r.problem_id,
             "problem": r.problem,
@@ -146,4 +157,8 @@ def write_benchmark(benchmark: Benchmark, folder: Path) -> None:
         }
         for r in benchmark.rows
     ]
-    write_table(rows, BENCHMARK, folder / f"{benchmark.name}.parquet")
+
+
+def write_benchmark(benchmark: Benchmark, folder: Path) -> None:
+    """Write `folder/NAME.parquet`."""
+    write_table(benchmark_rows(benchmark), BENCHMARK, folder / f"{benchmark.name}.parquet")

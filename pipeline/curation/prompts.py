@@ -24,16 +24,22 @@ class PromptMaker:
         tokenizer: of the starting policy; needs a chat template and an end token.
         suffix: appended to every problem.
         system: the system message, or None.
+        chat: False leaves the chat template out; the prompt is then the problem and the suffix,
+            with the tokenizer's own special tokens (base models).
 
     Raises:
         ConfigError: the tokenizer has no chat template or no end token.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, suffix: str = "", system: str | None = None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        suffix: str = "",
+        system: str | None = None,
+        chat: bool = True,
     ) -> None:
         where = str(getattr(tokenizer, "name_or_path", "") or "the starting policy's tokenizer")
-        if not getattr(tokenizer, "chat_template", None):
+        if chat and not getattr(tokenizer, "chat_template", None):
             raise ConfigError(
                 "the tokenizer has no chat template, so prompts cannot be built",
                 where=where,
@@ -41,12 +47,14 @@ class PromptMaker:
             )
         if tokenizer.eos_token_id is None:
             raise ConfigError("the tokenizer has no end token (eos_token)", where=where)
-        self.tokenizer, self.suffix, self.system = tokenizer, suffix, system
+        if not chat and system is not None:
+            raise ConfigError("a system message needs the chat template", where=where)
+        self.tokenizer, self.suffix, self.system, self.chat = tokenizer, suffix, system, chat
         self.end = int(tokenizer.eos_token_id)
         self.unknown = tokenizer.unk_token_id
         known = [t for t in tokenizer.all_special_tokens if t != tokenizer.unk_token]
         self._special = re.compile("|".join(map(re.escape, known))) if known else None
-        self.opens_thought = self._rendered("1").rstrip().endswith("<think>")
+        self.opens_thought = chat and self._rendered("1").rstrip().endswith("<think>")
         """The template itself opens the thought; traces must not open it again."""
 
     def _messages(self, problem: str) -> list[dict[str, str]]:
@@ -64,14 +72,24 @@ class PromptMaker:
         """The whole templated prompts as token ids, int32 [tokens] each."""
         ids: list[Ids] = []
         for start in range(0, len(problems), BATCH):
-            batch = [self._messages(p) for p in problems[start : start + BATCH]]
-            coded: Any = self.tokenizer.apply_chat_template(
-                batch, add_generation_prompt=True, tokenize=True, return_dict=False
-            )
-            ids += [np.array(row, dtype=np.int32) for row in coded]
+            ids += [
+                np.array(row, dtype=np.int32)
+                for row in self._coded(problems[start : start + BATCH])
+            ]
         if ids and not len(ids[0]):
             raise DataError("the chat template renders to no token", where="chat_template")
         return ids
+
+    def _coded(self, problems: Sequence[str]) -> Any:
+        if not self.chat:
+            texts = [problem + self.suffix for problem in problems]
+            return self.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
+        return self.tokenizer.apply_chat_template(
+            [self._messages(p) for p in problems],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+        )
 
     def responses(self, texts: Sequence[str]) -> list[Ids]:
         """Response ids, int32 [tokens] each, with the end token at their end."""

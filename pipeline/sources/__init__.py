@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pipeline.config import ChainsSource, Source
+from pipeline.config import ChainsSource, PresetSource, TableSource
 from pipeline.sources.chains import chain_records
 from pipeline.sources.record import LooseTraces, Records
 
@@ -30,7 +30,13 @@ class Opened:
     traces: LooseTraces | None = None
 
 
-def open_source(name: str, source: Source, seed: int, role: str, taken: set[str]) -> Opened:
+def open_source(
+    name: str,
+    source: ChainsSource | TableSource | PresetSource,
+    seed: int,
+    role: str,
+    taken: set[str],
+) -> Opened:
     """Open a source of the configuration.
 
     Args:
@@ -46,4 +52,7 @@ def open_source(name: str, source: Source, seed: int, role: str, taken: set[str]
         return Opened(records, True, True, facts, source.count)
     from pipeline.sources.table import open_table
 
+    if isinstance(source, PresetSource):
+        opened = open_table(name, source.table())
+        return replace(opened, facts={"preset": source.kind, **opened.facts})
     return open_table(name, source)
