@@ -167,9 +167,9 @@ def _atom_and_collection(gold: Node, answer: Node) -> Outcome:
         return compare_nodes(gold, member) if atom is gold else compare_nodes(member, answer)
     if words.is_prose(atom.text) or region.looks_like_region(atom.text):
         return None, "structure"
-    if other is answer and other.kind == "list" and len(other.items) <= _MAX_RESTATED:
-        if all(compare_nodes(gold, member)[0] for member in other.items):
-            return True, "restated"
+    few = other is answer and other.kind == "list" and len(other.items) <= _MAX_RESTATED
+    if few and all(compare_nodes(gold, member)[0] for member in other.items):
+        return True, "restated"
     if re.search(r"\\begin|\\mathbb|\\dots|\\ldots|\\cdots|\\in(?![a-z])|\||\\text", atom.text):
         return None, "structure"
     return False, "count"

@@ -19,7 +19,9 @@ _LOOKS = re.compile(
 _BOUND_SIGN = re.compile(r"<|>|\\(?:le|ge|ne)(?![a-z])")
 _BUILDER = re.compile(r"^\\\{\s*([^|:]*?)\s*(?:\||:)\s*(.*)\\\}$", re.DOTALL)
 _MEMBER = re.compile(r"^\\?[A-Za-z]+(?:_\{?\w+\}?)?\s*\\in(?![a-z])\s*(.*)$", re.DOTALL)
-_ABSOLUTE = re.compile(r"^\|\s*(\\?[A-Za-z]+)\s*\|\s*(<|>|\\le|\\ge)(?![a-z])\s*([\d./]+|\\sqrt.*|\\frac.*)$")
+_ABSOLUTE = re.compile(
+    r"^\|\s*(\\?[A-Za-z]+)\s*\|\s*(<|>|\\le|\\ge)(?![a-z])\s*([\d./]+|\\sqrt.*|\\frac.*)$"
+)
 _DOMAIN = re.compile(r",?\s*(?:\\?[A-Za-z]+\s*)?\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*$")
 
 
@@ -126,7 +128,8 @@ def _piece(text: str, variables: set[str]) -> list[Piece] | None:
         return inner[0] if inner else None
     absolute = _ABSOLUTE.match(text)
     if absolute:
-        return _distance(*absolute.groups(), variables)
+        name, sign, bound = absolute.groups()
+        return _distance(name, sign, bound, variables)
     fence = fenced(text)
     if fence:
         opening, content, closing = fence

@@ -86,6 +86,8 @@ _REWRITES: list[tuple[re.Pattern[str], str]] = [
         (r"\\lt(?![a-zA-Z])", "<"),
         (r"\\gt(?![a-zA-Z])", ">"),
         (r"\\neq(?![a-zA-Z])|!=|\\not\s*=", r"\\ne "),
+        (r"\\langle(?![a-zA-Z])", "("),
+        (r"\\rangle(?![a-zA-Z])", ")"),
         (r"\\(?:mid|vert|lvert|rvert)(?![a-zA-Z])", "|"),
         (r"\\(?:text)?(?:circ|degree)(?![a-zA-Z])", r"\\circ "),
         (r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ", r"^\\circ "),
@@ -107,7 +109,9 @@ _TEXT_COMMAND = re.compile(
     r"\\(?:text(?:normal|bf|it|rm|sf|tt|up)?|math(?:rm|bf|it|sf)|mbox|hbox|operatorname\*?)\s*\{"
     r"([^{}]*)\}"
 )
-_UNIT_BEFORE = re.compile(r"\d[\s~\\,;!]*(?:\\(?:text|mathrm)\s*\{[^{}]*\}[\s\\,~]*(?:\\cdot|/)\s*)+$")
+_UNIT_BEFORE = re.compile(
+    r"\d[\s~\\,;!]*(?:\\(?:text|mathrm)\s*\{[^{}]*\}[\s\\,~]*(?:\\cdot|/)\s*)+$"
+)
 """The rest of a compound unit, `5\\text{m}/\\text{s}`: a letter there is no variable."""
 _OLD_FONT = re.compile(r"\{\\(?:rm|bf|it)\s+([^{}]*)\}|\\(?:rm|bf|it)\s*\{([^{}]*)\}")
 _STARS = re.compile(r"\*\*(?!\s)([^*]+)\*\*")
@@ -123,6 +127,14 @@ _SCIENTIFIC = re.compile(r"(?<![A-Za-z\d.])(\d+\.?\d*|\.\d+)[eE]([+-]?\d{1,4})(?
 _PERCENT = re.compile(r"\\%|(?<=[\d}\s])\s*(?:percentage|percent|pct)\b|\\text\{\s*%\s*\}")
 _QUALIFIER = re.compile(
     r",?\s*(?:\\text\{\s*)?(?<![A-Za-z])for (?:some|any|all|every|each)(?![A-Za-z]).*$", re.DOTALL
+)
+_DOMAIN = re.compile(
+    r"\s*(?:,|\(|where|with)+\s*[a-z](?:\s*,\s*[a-z])*\s*\\in\s*\\mathbb\s*\{?[ZN]\}?[^,()]{0,6}\)?$"
+)
+"""`..., k \\in \\mathbb{Z}`: what the free integer of a family of solutions is."""
+_SCALE_WORDS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALED = re.compile(
+    r"(?<=\d)\s*(?:(\\text\{)\s*)?(thousand|million|billion|trillion)s?\b\s*(\})?", re.IGNORECASE
 )
 _OPEN_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{(?![^{}]*\})")
 _TRAILING_DOT = re.compile(r"(?<=\d)\.(?=[/)*+^-])")
@@ -154,15 +166,24 @@ def tidy(text: str) -> str:
     text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text)
     text = _MIXED.sub(r"\1 \\frac{\2}{\3}", text)
     text = _REPEATING.sub(_as_fraction, text)
+    text = _SCALED.sub(_power_of_ten, text)
     text = _LEADING_DOT.sub("0.", text)
     text = _TRAILING_DOT.sub("", text)
     text = _QUALIFIER.sub("", text) or text
+    text = _DOMAIN.sub("", text) or text
     text = re.sub(r"\s+", " ", text).strip()
     text = re.sub(r"(?<!\\)(?:\\\\)+$", "", text).rstrip()  # a line break at the end
     while text and (text[-1] in ".,;:^ " or (text[-1] == "\\" and not text.endswith("\\\\"))):
         text = text[:-1].rstrip()
     text = text.lstrip(",;: ")
     return r"\mathbb{R}" if _ALL_REALS.fullmatch(text) else text
+
+
+def _power_of_ten(match: re.Match[str]) -> str:
+    """`1.2 million dollars` is a number with a unit, whether or not its words are in `\\text`."""
+    opened, word, closed = match.groups()
+    rest = "\\text{" if opened and not closed else ("}" if closed and not opened else "")
+    return f" \\times 10^{{{_SCALE_WORDS[word.lower()]}}} {rest}"
 
 
 def _as_fraction(match: re.Match[str]) -> str:
@@ -201,7 +222,7 @@ def _text_or_letter(match: re.Match[str]) -> str:
     content = match.group(1).strip()
     before = match.string[: match.start()].rstrip(" ~\\,;!")
     if _UNIT_BEFORE.search(before):
-        return match.group()
+        return f"\\text{{{content}}}"
     before = before[-1:]
     if content.lower() in ("and", "or"):
         return f" {content.lower()} "

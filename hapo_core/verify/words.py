@@ -20,7 +20,7 @@ _GRAMMAR = set(_GRAMMAR_WORDS.split())
 _RUN_OF_WORDS = re.compile(r"(?:(?<![A-Za-z])[A-Za-z]{2,} +){4,}[A-Za-z]{2,}")
 _BOUND = re.compile(
     r"(?<![A-Za-z])(?:or (?:more|less|fewer|greater|above|below)|at (?:least|most)|"
-    r"(?:more|less|fewer|greater) than|not)(?![A-Za-z])",
+    r"(?:more|less|fewer|greater) than|not)(?![A-Za-z])|\\(?:neg|lnot)(?![a-z])",
     re.IGNORECASE,
 )
 _SECOND_CHOICE = re.compile(r"(?<![A-Za-z])[A-J](?=\)|[.:] )|(?<=and )[A-J]$|(?<=or )[A-J]$")
@@ -32,6 +32,7 @@ def plain(text: str) -> str:
     """Without `\\text`, in lower case, without articles and punctuation."""
     text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
     text = re.sub(r"[{}$.,;:!?\"'()\[\]]|\\(?![a-zA-Z])", " ", text.lower())
+    text = re.sub(r"\b(solution|root|value)s\b", r"\1", text)
     return " ".join(w for w in text.split() if w not in ("the", "a", "an"))
 
 
