@@ -137,7 +137,8 @@ def _atoms(gold: Node, answer: Node) -> Outcome:
         regions = region.read_region(gold.text), region.read_region(answer.text)
         if regions[0] is not None and regions[1] is not None:
             return region.same_region(regions[0], regions[1], _equal_text), "region"
-        if left != right and any(region.is_relation(n.text) for n in (gold, answer)):
+        bound = gold.text if left else answer.text
+        if left != right and region.is_relation(bound) and _readable(bound):
             return False, "bound"
         return _chains(gold.text, answer.text), "region"
     worded = words.decide(gold.text, answer.text)

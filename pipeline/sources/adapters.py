@@ -138,7 +138,7 @@ _ENDING = re.compile(
     re.IGNORECASE,
 )
 _ASKS_FOR_ALL = re.compile(
-    r"separated by (?:commas|semicolons)|\b(?:all|both) (?:the |of the )?(?:possible |integer |real )?"
+    r"separated by (?:commas|semicolons)|\b(?:all|both) (?:the )?(?:possible |integer |real )?"
     r"(?:values|solutions|roots|points|numbers|polynomials)|find all|enter all|list all",
     re.IGNORECASE,
 )
