@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from conftest import PrefectServer
 
 from hapo_core.errors import ConfigError, HapoError
 from hapo_core.verify import Job, Verdict, Verification, VerifierPool, VerifierSettings, reward_of
@@ -200,7 +201,9 @@ def test_in_an_event_loop(pool: VerifierPool) -> None:
 
 
 @pytest.mark.slow
-def test_inside_a_task_of_a_prefect_task_runner(tmp_path: Path) -> None:
+def test_inside_a_task_of_a_prefect_task_runner(
+    tmp_path: Path, prefect_server: PrefectServer
+) -> None:
     pytest.importorskip("prefect")
     code = """
         from prefect import flow, task
@@ -218,7 +221,7 @@ def test_inside_a_task_of_a_prefect_task_runner(tmp_path: Path) -> None:
         print(both())
     """
     program = textwrap.dedent(code)  # no __main__ guard: workers must not import it
-    mode = {"PREFECT_HOME": str(tmp_path), "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true"}
+    mode = {"PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": prefect_server.api}
     quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "ERROR"}
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT")}
     done = subprocess.run(
@@ -258,6 +261,93 @@ def test_an_alarm_that_raises_leaves_the_pool_usable(pool: VerifierPool) -> None
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
     assert verdicts(pool.verify([RIGHT, FALSE])) == [Verdict.CORRECT, Verdict.WRONG]
+
+
+PLAIN = """
+import pytest
+from hapo_core.verify import Job, VerifierPool, VerifierSettings
+ENDLESS = Job("", "1", r"\\boxed{\\prod_{k=1}^{1000000} (1+1/k)}")
+@pytest.fixture(scope="module")
+def pool():
+    with VerifierPool(VerifierSettings(timeout_seconds=0.5, workers=1)) as one:
+        yield one
+@pytest.fixture(scope="module")
+def patient():
+    with VerifierPool(VerifierSettings(timeout_seconds=6, workers=1)) as one:
+        yield one
+def test_verdicts(pool):
+    found = pool.verify([Job("", "x+1", r"\\boxed{1+x}"), ENDLESS])
+    assert [v.verdict.value for v in found] == ["correct", "timeout"]
+"""
+INTERRUPTED = """
+@pytest.mark.timeout(1)
+def test_that_takes_too_long(patient):
+    patient.verify([ENDLESS])
+def test_after_it(patient):
+    found = patient.verify([Job("", "x+1", r"\\boxed{1+x}")])
+    assert [v.verdict.value for v in found] == ["correct"]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["thread", "signal"])
+def test_under_pytest_timeout(method: str, tmp_path: Path) -> None:
+    """Neither method disturbs verdicts; a test that `signal` interrupts leaves a usable pool."""
+    interrupted = method == "signal"
+    (tmp_path / "test_inner.py").write_text(PLAIN + (INTERRUPTED if interrupted else ""))
+    options = ["-p", "no:cacheprovider", "-q", "--timeout=60", f"--timeout-method={method}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "test_inner.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    expected = "1 failed, 2 passed" if interrupted else "1 passed"
+    assert expected in done.stdout, done.stdout + done.stderr
+    if interrupted:
+        assert "FAILED test_inner.py::test_that_takes_too_long - Failed: Timeout" in done.stdout
+
+
+def grade_slowly_once(gold: str, answer: str) -> tuple[Verdict, str]:
+    """Hangs on the first attempt at `hangs`, then grades it; logs when each job ran."""
+    log = Path(os.environ["HAPO_TEST_LOG"])
+    first = answer == "hangs" and not log.with_suffix(".seen").exists()
+    if first:
+        log.with_suffix(".seen").touch()
+        time.sleep(600)
+    start = time.monotonic()
+    time.sleep(0.05)
+    with log.open("a") as lines:
+        lines.write(f"{answer} {start} {time.monotonic()}\n")
+    return Verdict.CORRECT, "plugged"
+
+
+def test_a_timeout_is_retried_once_and_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("HAPO_TEST_LOG", str(log))
+    settings = VerifierSettings(
+        kind="test_verify_pool:grade_slowly_once", timeout_seconds=1.0, workers=3
+    )
+    answers = ["hangs", *(f"job{i}" for i in range(60))]
+    with VerifierPool(settings) as plugged:
+        plugged.verify([Job("", "warm", r"\boxed{warm}")])
+        log.unlink()
+        log.with_suffix(".seen").unlink(missing_ok=True)
+        found = plugged.verify(Job(a, "x", rf"\boxed{{{a}}}") for a in answers)
+    assert set(verdicts(found)) == {Verdict.CORRECT}
+    spans = {
+        name: (float(start), float(end))
+        for name, start, end in (line.rsplit(" ", 2) for line in log.read_text().splitlines())
+        if name in answers  # a worker that starts late tries the grader on examples of its own
+    }
+    assert len(spans) == 61  # the hanging attempt left no line, the second one did
+    alone = spans.pop("hangs")
+    assert not any(start < alone[1] and end > alone[0] for start, end in spans.values())
 
 
 def test_closing_in_the_middle_of_a_job() -> None:

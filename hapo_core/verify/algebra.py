@@ -9,6 +9,7 @@ real points agree to 40 digits (`identity`).
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -30,6 +31,8 @@ _CONTEXT.dps = 60
 _AGREE = _CONTEXT.mpf(10) ** -40
 _EXTREME_BITS = 200_000
 """A power beyond 2^(+-this) is not evaluated; it equals no number that is."""
+_EXACT_BITS = 10_000
+"""Whole powers up to this size are computed exactly."""
 _POINTS, _ENOUGH = 10, 4
 _WRITTEN_OUT = 5
 _LARGE = 150
@@ -300,6 +303,9 @@ def math_verify_says(gold: Any, answer: Any) -> bool:
 def _equal_constants(gold: Any, answer: Any) -> bool | None:
     if isinstance(gold, sympy.Rational) and isinstance(answer, sympy.Rational):
         return bool(gold == answer)
+    exact = _exact(gold), _exact(answer)
+    if exact[0] is not None and exact[1] is not None:
+        return exact[0] == exact[1]
     values: list[Number | None] = []
     for side in (gold, answer):
         try:
@@ -313,6 +319,29 @@ def _equal_constants(gold: Any, answer: Any) -> bool | None:
     if values[0] is None or values[1] is None:
         return False
     return same_number(values[0], values[1])
+
+
+def _exact(expression: Any) -> Fraction | None:
+    """Sums, products and whole powers of rationals, exactly: `10^{100}+1` is not `10^{100}`."""
+    if isinstance(expression, sympy.Rational):
+        return Fraction(int(expression.p), int(expression.q)) if expression.q else None
+    if isinstance(expression, sympy.Pow):
+        base, power = _exact(expression.base), _exact(expression.exp)
+        if base is None or power is None or power.denominator != 1 or (not base and power < 0):
+            return None
+        bits = base.numerator.bit_length() + base.denominator.bit_length()
+        return base ** int(power) if bits * abs(power) <= _EXACT_BITS else None
+    if not isinstance(expression, sympy.Add | sympy.Mul):
+        return None
+    parts = [_exact(argument) for argument in expression.args]
+    known = [part for part in parts if part is not None]
+    if len(known) != len(parts):
+        return None
+    return (
+        sum(known, Fraction(0))
+        if isinstance(expression, sympy.Add)
+        else math.prod(known, start=Fraction(1))
+    )
 
 
 def _compare_at_points(gold: Any, answer: Any) -> tuple[bool, bool]:

@@ -11,6 +11,12 @@ _SOLUTION_BEGIN = "<|begin_of_solution|>"
 _BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _SEPARATOR = re.compile(r"(?<![A-Za-z])(?:and|or)(?![A-Za-z])|[,;]")
 _SENTENCE_END = re.compile(r"[.!?]\s|\n\s*\n|(?:[A-Za-z]{3,}\W+){3}[A-Za-z]{3,}")
+_DERIVED = re.compile(
+    r"(?<![A-Za-z])(?:so|hence|thus|therefore|then|which|gives?|implies|since|because|we|get|have)"
+    r"(?![A-Za-z])|\\(?:implies|Rightarrow|Longrightarrow|therefore|to)(?![A-Za-z])|=[^=]*=|[⇒→∴]",
+    re.IGNORECASE,
+)
+"""What leads from one box to the next: the earlier one holds an intermediate result."""
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _CLOSE_BY, _JOIN_LIMIT = 10, 60
 """Boxes this many characters apart are one list; up to the second number if a comma or a word
@@ -98,6 +104,8 @@ def joined_boxes(text: str) -> str | None:
 
 
 def _joined(between: str) -> bool:
+    if _DERIVED.search(between):
+        return False
     if len(between) <= _CLOSE_BY:
         return True
     between = _COMMAND.sub(" ", between)

@@ -17,6 +17,8 @@ from hapo_core.verify.verdict import Verdict
 
 _MAX_MATCHED = 40
 """Members up to which unordered collections are paired here; larger ones are math-verify's."""
+_MAX_RESTATED = 4
+"""Forms of one value that an answer may give (`28 or 28_9`); every one must be right."""
 _FORMULA = re.compile(r"\$\$?[^$]+\$\$?|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
 _DOTS = re.compile(r"\\[lcv]?dots|\.\.\.|…")
 Outcome = tuple[bool | None, str]
@@ -45,6 +47,8 @@ def grade(gold: str, answer: str) -> tuple[Verdict, str]:
     verdict = fastpath.decide(left, right)
     if verdict is not None:
         return verdict, fastpath.NAME
+    if _only_one_is_bound(left, right):
+        return Verdict.WRONG, "bound"
     worded = words.decide(left, right)
     if worded is not None:
         return worded
@@ -54,6 +58,13 @@ def grade(gold: str, answer: str) -> tuple[Verdict, str]:
     if same is not None:
         return (Verdict.CORRECT if same else Verdict.WRONG), rule
     return _by_math_verify(gold, answer, left, right)
+
+
+def _only_one_is_bound(left: str, right: str) -> bool:
+    """`7 or more` for 7; prose and relations are for the rules that know them."""
+    if region.looks_like_region(left + right) or words.is_prose(left) or words.is_prose(right):
+        return False
+    return words.bound(left) != words.bound(right)
 
 
 def _unboxed(text: str) -> str:
@@ -126,6 +137,9 @@ def _atoms(gold: Node, answer: Node) -> Outcome:
         regions = region.read_region(gold.text), region.read_region(answer.text)
         if regions[0] is not None and regions[1] is not None:
             return region.same_region(regions[0], regions[1], _equal_text), "region"
+        bound = gold.text if left else answer.text
+        if left != right and region.is_relation(bound) and _readable(bound):
+            return False, "bound"
         return _chains(gold.text, answer.text), "region"
     worded = words.decide(gold.text, answer.text)
     if worded is not None and worded[0] is not Verdict.BAD_GOLD:
@@ -147,11 +161,16 @@ def _chains(gold: str, answer: str) -> bool | None:
 def _atom_and_collection(gold: Node, answer: Node) -> Outcome:
     """A collection of one is its member; otherwise the number of answers differs."""
     atom, other = (gold, answer) if gold.kind == "atom" else (answer, gold)
+    if "\\emptyset" in (atom.text, *(item.text for item in other.items)):
+        return atom.text == "\\emptyset" and other.kind == "set" and not other.items, "empty-set"
     if other.kind in ("set", "list") and len(other.items) == 1:
         member = other.items[0]
         return compare_nodes(gold, member) if atom is gold else compare_nodes(member, answer)
     if words.is_prose(atom.text) or region.looks_like_region(atom.text):
         return None, "structure"
+    few = other is answer and other.kind == "list" and len(other.items) <= _MAX_RESTATED
+    if few and all(compare_nodes(gold, member)[0] for member in other.items):
+        return True, "restated"
     if re.search(r"\\begin|\\mathbb|\\dots|\\ldots|\\cdots|\\in(?![a-z])|\||\\text", atom.text):
         return None, "structure"
     return False, "count"

@@ -23,6 +23,18 @@ for _dimension, _table in {
     for _unit, _factor in zip(_words[::2], _words[1::2], strict=True):
         _FACTORS[_unit] = (Fraction(_factor), _dimension)
 
+_UNIT_WORDS = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in [
+        (r"\b(?:square|sq\.?) ([A-Za-z]+)", r"\1^2"),
+        (r"\bcubic ([A-Za-z]+)", r"\1^3"),
+        (r"([A-Za-z]+) squared\b", r"\1^2"),
+        (r"([A-Za-z]+) cubed\b", r"\1^3"),
+        (r"\bmph\b", "mi/h"),
+        (r"\bkm?ph\b", "km/h"),
+        (r"\\cdot", " "),
+    ]
+]
 _BARE_UNITS = set(_FACTORS) | {"mph", "kmph", "rad", "rpm", "Hz", "kHz", "eV", "kJ", "kW", "Pa"}
 _VAGUE = {"m", "s", "g", "h", "l", "L", "in"}
 """Bare, these are variables or words; as `\\text{m}` they are units."""
@@ -34,10 +46,15 @@ _TRAILING_UNIT = re.compile(rf"^(.*?[\d}})%]|.*?\\pi)\s*((?:{_UNIT_TOKEN}\s*)+)$
 _ORDINAL = re.compile(
     r"^(-?\d+)\s*\^?\s*\{?\s*(?:\\text\{)?\s*(?:st|nd|rd|th)\s*\}?\s*\}?(?![a-z])"
 )
-_BASED = re.compile(r"^(-?[0-9A-Za-z.]+)\s*_\s*\{?\s*(\d{1,2})\s*\}?$")
+_BASED = re.compile(r"^\(?(-?[0-9A-Za-z.]+)\)?\s*_\s*\{?\s*(\d{1,2})\s*\}?$")
 _DEGREES = re.compile(r"^(.*?)\s*(?:\^\\circ|\\text\{\s*degrees?\s*\}|\bdegrees?)\s*$", re.DOTALL)
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _MINUTES = re.compile(r"^(-?\d+)\s*\^\\circ\s*(\d+)\s*'\s*(?:(\d+)\s*''\s*)?$")
+_WORD = r"\s*(?:\\text\{)?\s*([A-Za-z]{1,12})\s*\}?\s*"
+_COMPOUND = re.compile(rf"^(\d+){_WORD}(\d+(?:\.\d+)?){_WORD}$")
+_CLOCK = re.compile(
+    r"^(\d{1,2})\s*:\s*([0-5]\d)(?:\s*(?:\\text\{)?\s*([ap])\.?\s*m\.?\s*\}?)?$", re.IGNORECASE
+)
 _CURRENCY = re.compile(r"^(?:[€£¥₹]|\\(?:pounds|euro)|USD|Rs\.?)\s*|\s*[€£¥₹]$")
 _DECIMAL = re.compile(
     r"^([+-]?)\s*(\d+)(?:\.(\d+))?\s*"
@@ -77,6 +94,9 @@ class Decimal:
 def read_quantity(text: str) -> Quantity:
     """Take units and signs off a tidy value."""
     text = _CURRENCY.sub("", text.strip()).strip()
+    compound = _compound(text)
+    if compound is not None:
+        return compound
     minutes = _MINUTES.match(text)
     if minutes:
         d, m, s = (part or "0" for part in minutes.groups())
@@ -94,6 +114,30 @@ def read_quantity(text: str) -> Quantity:
     if degrees and degrees.group(1) and not _TRIGONOMETRIC.search(text):
         return Quantity(degrees.group(1).strip(), degrees=True)
     return _without_unit(text)
+
+
+def _compound(text: str) -> Quantity | None:
+    """`2 hours 30 minutes` in its first unit; both must measure the same."""
+    match = _COMPOUND.match(text)
+    if not match:
+        return None
+    (large, unit, small, other) = (part.strip() for part in match.groups())
+    first, second = unit_factor(unit), unit_factor(other)
+    if first is None or second is None or first[1] != second[1] or first[0] <= second[0]:
+        return None
+    return Quantity(str(Fraction(large) + Fraction(small) * second[0] / first[0]), unit=unit)
+
+
+def read_clock(text: str) -> tuple[int, str] | None:
+    """(minutes, "am", "pm" or "") of a time of day such as `8:34 p.m.`; with "" as written."""
+    match = _CLOCK.match(text.strip())
+    if not match or int(match.group(1)) > 24:
+        return None
+    hours, half = int(match.group(1)), (match.group(3) or "").lower()
+    if half and hours > 12:
+        return None
+    hours = hours % 12 + (12 if half == "p" else 0) if half else hours
+    return hours * 60 + int(match.group(2)), f"{half}m" if half else ""
 
 
 def _without_unit(text: str) -> Quantity:
@@ -118,12 +162,19 @@ def _without_unit(text: str) -> Quantity:
     return Quantity(core, unit=re.sub(r"\\text\{([^{}]*)\}", r" \1 ", unit).strip())
 
 
+def _spelled(unit: str) -> str:
+    """Powers and speeds in words: `square feet`, `feet squared`, `mph`, `cubic`."""
+    for pattern, replacement in _UNIT_WORDS:
+        unit = pattern.sub(replacement, unit)
+    return unit.strip()
+
+
 def unit_factor(unit: str) -> tuple[Fraction, str] | None:
     """The size of a unit in base units and its dimension, or None for an unknown unit."""
     factor, dimensions = Fraction(1), dict[str, int]()
     last: tuple[Fraction, str, int] | None = None
     sign = 1
-    for token in re.findall(r"[A-Za-z.]+|/|\^\s*\{?\s*-?\d", unit.replace("square", "").strip()):
+    for token in re.findall(r"[A-Za-z.]+|/|\^\s*\{?\s*-?\d", _spelled(unit)):
         if token in ("/", "per"):
             sign = -1
             continue

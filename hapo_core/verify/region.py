@@ -16,8 +16,12 @@ _LOOKS = re.compile(
     r"<|>|\\le(?![a-z])|\\ge(?![a-z])|\\ne(?![a-z])|\\cup|\\infty|\\in(?![a-z])"
     r"|\\setminus|\\\{[^{}]*[|:]|\\mathbb"
 )
+_BOUND_SIGN = re.compile(r"<|>|\\(?:le|ge|ne)(?![a-z])")
 _BUILDER = re.compile(r"^\\\{\s*([^|:]*?)\s*(?:\||:)\s*(.*)\\\}$", re.DOTALL)
 _MEMBER = re.compile(r"^\\?[A-Za-z]+(?:_\{?\w+\}?)?\s*\\in(?![a-z])\s*(.*)$", re.DOTALL)
+_ABSOLUTE = re.compile(
+    r"^\|\s*(\\?[A-Za-z]+)\s*\|\s*(<|>|\\le|\\ge)(?![a-z])\s*([\d./]+|\\sqrt.*|\\frac.*)$"
+)
 _DOMAIN = re.compile(r",?\s*(?:\\?[A-Za-z]+\s*)?\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*$")
 
 
@@ -37,6 +41,11 @@ Equal = Callable[[str, str], bool | None]
 def looks_like_region(text: str) -> bool:
     """Whether something in the spelling asks for this rule."""
     return bool(_LOOKS.search(text))
+
+
+def is_relation(text: str) -> bool:
+    """Whether the text is one side of a bound: it says less than a value does."""
+    return bool(_BOUND_SIGN.search(text)) and not _LOOKS.search(_BOUND_SIGN.sub("", text))
 
 
 def read_region(text: str) -> tuple[list[Piece], str] | None:
@@ -117,6 +126,10 @@ def _piece(text: str, variables: set[str]) -> list[Piece] | None:
         variables.add(re.split(r"\s*\\in", text)[0].strip())
         inner = read_region(member.group(1))
         return inner[0] if inner else None
+    absolute = _ABSOLUTE.match(text)
+    if absolute:
+        name, sign, bound = absolute.groups()
+        return _distance(name, sign, bound, variables)
     fence = fenced(text)
     if fence:
         opening, content, closing = fence
@@ -144,7 +157,7 @@ def _end(text: str) -> str:
 def _relation(text: str, variables: set[str]) -> list[Piece] | None:
     """`a < x \\le b`, `x > a`, `a \\ge x`, `x = a` and `x \\ne a` as pieces."""
     sides, signs = split_with(text, _RELATION)
-    if not all(sides):
+    if not all(sides[1:]) or (not sides[0] and (len(sides) != 2 or signs[0] == "=")):
         return None
     if len(sides) == 3 and _VARIABLE.fullmatch(sides[1]):
         variables.add(sides[1])
@@ -164,11 +177,12 @@ def _relation(text: str, variables: set[str]) -> list[Piece] | None:
     if len(sides) != 2:
         return None
     left, right, sign = sides[0], sides[1], signs[0]
-    if not _VARIABLE.fullmatch(left):
+    if left and not _VARIABLE.fullmatch(left):
         if not _VARIABLE.fullmatch(right):
             return None
         left, right, sign = right, left, _FLIPPED.get(sign, sign)
-    variables.add(left)
+    if left:  # `\\ge 7` names none
+        variables.add(left)
     return {
         "<": [Piece("-\\infty", False, right, False)],
         "\\le": [Piece("-\\infty", False, right, True)],
@@ -187,6 +201,16 @@ def read_chain(text: str) -> tuple[list[str], list[str]] | None:
     if set(signs) <= {">", "\\ge"}:
         return sides[::-1], [_FLIPPED[sign] for sign in signs[::-1]]
     return sides, signs
+
+
+def _distance(name: str, sign: str, bound: str, variables: set[str]) -> list[Piece]:
+    """`|x| < a` and its relatives, for a written positive bound."""
+    variables.add(name)
+    closed = sign in ("\\le", "\\ge")
+    if sign in ("<", "\\le"):
+        return [Piece(f"-{bound}", closed, bound, closed)]
+    left = Piece("-\\infty", False, f"-{bound}", closed)
+    return [left, Piece(bound, closed, "\\infty", False)]
 
 
 def _cut(piece: Piece, points: list[str]) -> list[Piece]:

@@ -70,6 +70,10 @@ _REWRITES: list[tuple[re.Pattern[str], str]] = [
         (r"\\(?:displaystyle|textstyle|limits|nolimits|bm|boldsymbol|phantom)(?![a-zA-Z])", ""),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
+        (r"\\binom\s*(\w)\s*(\w)", r"\\binom{\1}{\2}"),
+        (r"\\(?:text)?color\s*\{[a-zA-Z]+\}|\\(?:underline|mathstrut)(?![a-zA-Z])", ""),
+        (r"\\varnothing(?![a-zA-Z])|(?<![a-zA-Z}])\\\{\s*\\\}", r"\\emptyset "),
+        (r"\\log\s*_\s*(?:e(?![a-zA-Z])|\{\s*e\s*\})", r"\\ln "),
         (r",\s*\\!\s*", ","),
         (r"(?<!\\)\\!|\\/|\{\s*\}", ""),
         (r"(?<!\\)\\[,;:> ]|~|\\q?quad|\\(?:thin|med|thick)space(?![a-zA-Z])", " "),
@@ -82,6 +86,8 @@ _REWRITES: list[tuple[re.Pattern[str], str]] = [
         (r"\\lt(?![a-zA-Z])", "<"),
         (r"\\gt(?![a-zA-Z])", ">"),
         (r"\\neq(?![a-zA-Z])|!=|\\not\s*=", r"\\ne "),
+        (r"\\langle(?![a-zA-Z])", "("),
+        (r"\\rangle(?![a-zA-Z])", ")"),
         (r"\\(?:mid|vert|lvert|rvert)(?![a-zA-Z])", "|"),
         (r"\\(?:text)?(?:circ|degree)(?![a-zA-Z])", r"\\circ "),
         (r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ", r"^\\circ "),
@@ -103,13 +109,32 @@ _TEXT_COMMAND = re.compile(
     r"\\(?:text(?:normal|bf|it|rm|sf|tt|up)?|math(?:rm|bf|it|sf)|mbox|hbox|operatorname\*?)\s*\{"
     r"([^{}]*)\}"
 )
-_OLD_FONT = re.compile(r"\{\\(?:rm|bf|it)\s+([^{}]*)\}")
+_UNIT_BEFORE = re.compile(
+    r"\d[\s~\\,;!]*(?:\\(?:text|mathrm)\s*\{[^{}]*\}[\s\\,~]*(?:\\cdot|/)\s*)+$"
+)
+"""The rest of a compound unit, `5\\text{m}/\\text{s}`: a letter there is no variable."""
+_OLD_FONT = re.compile(r"\{\\(?:rm|bf|it)\s+([^{}]*)\}|\\(?:rm|bf|it)\s*\{([^{}]*)\}")
+_STARS = re.compile(r"\*\*(?!\s)([^*]+)\*\*")
+_ALL_REALS = re.compile(
+    r"(?:\\text\{\s*)?(?:[a-z] (?:is|can be) )?(?:all|any) (?:the )?reals?(?: numbers?)?\s*\}?",
+    re.IGNORECASE,
+)
+_MIXED = re.compile(r"(?<![\d.)}\w])(\d+) +(\d+)\s*/\s*(\d+)(?![\d.])")
+_REPEATING = re.compile(r"(\d*)\.(\d*)\s*\\(?:overline|bar|dot)\s*\{?\s*(\d+)\s*\}?")
 _THOUSANDS = re.compile(r"(?<![\d.,_^])(?<![_^]\{)\d{1,3}(?:,\d{3})+(?![\d,])")
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.,_])\d{1,3}(?: \d{3})+(?!\d)")
 _SCIENTIFIC = re.compile(r"(?<![A-Za-z\d.])(\d+\.?\d*|\.\d+)[eE]([+-]?\d{1,4})(?![\d.])")
 _PERCENT = re.compile(r"\\%|(?<=[\d}\s])\s*(?:percentage|percent|pct)\b|\\text\{\s*%\s*\}")
 _QUALIFIER = re.compile(
     r",?\s*(?:\\text\{\s*)?(?<![A-Za-z])for (?:some|any|all|every|each)(?![A-Za-z]).*$", re.DOTALL
+)
+_DOMAIN = re.compile(
+    r"\s*(?:,|\(|where|with)+\s*[a-z](?:\s*,\s*[a-z])*\s*\\in\s*\\mathbb\s*\{?[ZN]\}?[^,()]{0,6}\)?$"
+)
+"""`..., k \\in \\mathbb{Z}`: what the free integer of a family of solutions is."""
+_SCALE_WORDS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALED = re.compile(
+    r"(?<=\d)\s*(?:(\\text\{)\s*)?(thousand|million|billion|trillion)s?\b\s*(\})?", re.IGNORECASE
 )
 _OPEN_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{(?![^{}]*\})")
 _TRAILING_DOT = re.compile(r"(?<=\d)\.(?=[/)*+^-])")
@@ -131,20 +156,42 @@ def tidy(text: str) -> str:
         text = re.sub(r"\\\\(?=[a-zA-Z{}%])", r"\\", text)  # escaped twice
     text = _OPEN_BOX.sub("", text)
     text = text.replace(r"\$", "").replace("$", " ")
-    text = _OLD_FONT.sub(r"\\text{\1}", text)
+    text = _STARS.sub(r"\1", text) if text.startswith("**") else text
+    text = _OLD_FONT.sub(lambda m: f"\\text{{{m.group(1) or m.group(2) or ''}}}", text)
     text = _TEXT_COMMAND.sub(_text_or_letter, text)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     text = _PERCENT.sub("%", text)
     text = _SPACED_THOUSANDS.sub(lambda m: m.group().replace(" ", ""), text)
     text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text)
+    text = _MIXED.sub(r"\1 \\frac{\2}{\3}", text)
+    text = _REPEATING.sub(_as_fraction, text)
+    text = _SCALED.sub(_power_of_ten, text)
     text = _LEADING_DOT.sub("0.", text)
     text = _TRAILING_DOT.sub("", text)
     text = _QUALIFIER.sub("", text) or text
+    text = _DOMAIN.sub("", text) or text
     text = re.sub(r"\s+", " ", text).strip()
+    text = re.sub(r"(?<!\\)(?:\\\\)+$", "", text).rstrip()  # a line break at the end
     while text and (text[-1] in ".,;:^ " or (text[-1] == "\\" and not text.endswith("\\\\"))):
         text = text[:-1].rstrip()
-    return text.lstrip(",;: ")
+    text = text.lstrip(",;: ")
+    return r"\mathbb{R}" if _ALL_REALS.fullmatch(text) else text
+
+
+def _power_of_ten(match: re.Match[str]) -> str:
+    """`1.2 million dollars` is a number with a unit, whether or not its words are in `\\text`."""
+    opened, word, closed = match.groups()
+    rest = "\\text{" if opened and not closed else ("}" if closed and not opened else "")
+    return f" \\times 10^{{{_SCALE_WORDS[word.lower()]}}} {rest}"
+
+
+def _as_fraction(match: re.Match[str]) -> str:
+    """`0.1\\overline{6}` as a fraction: whole, the digits before the bar, the repeating ones."""
+    whole, fixed, period = match.groups()
+    scale, nines = 10 ** len(fixed), 10 ** len(period) - 1
+    above = (int(whole or 0) * scale + int(fixed or 0)) * nines + int(period)
+    return f"\\frac{{{above}}}{{{scale * nines}}}"
 
 
 def join_thousands(text: str) -> str:
@@ -173,7 +220,10 @@ def _visible(character: str) -> str:
 def _text_or_letter(match: re.Match[str]) -> str:
     """Upright constants and single-letter names are letters; after a digit they are units."""
     content = match.group(1).strip()
-    before = match.string[: match.start()].rstrip(" ~\\,;!")[-1:]
+    before = match.string[: match.start()].rstrip(" ~\\,;!")
+    if _UNIT_BEFORE.search(before):
+        return f"\\text{{{content}}}"
+    before = before[-1:]
     if content.lower() in ("and", "or"):
         return f" {content.lower()} "
     if content in ("%", "percent"):

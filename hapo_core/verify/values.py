@@ -11,6 +11,7 @@ from hapo_core.verify import algebra
 from hapo_core.verify.quantity import (
     Decimal,
     Quantity,
+    read_clock,
     read_decimal,
     read_quantity,
     rounds_to,
@@ -143,6 +144,14 @@ def equal_values(gold: str, answer: str) -> Outcome:
     """Compare two values without equals signs, with what percent, degrees and units mean."""
     if compact(gold) == compact(answer):
         return True, "same-text"
+    clocks = read_clock(gold), read_clock(answer)
+    if clocks[0] and clocks[1] and (clocks[0][1] or clocks[1][1]):
+        return _same_time(clocks[0], clocks[1]), "clock"
+    terms = gold.split(":"), answer.split(":")
+    if max(map(len, terms)) > 2:
+        proportion = _proportional(*terms)
+        if proportion is not None:
+            return proportion, "ratio"
     g, a = read_quantity(gold), read_quantity(answer)
     if g.base is not None or a.base is not None:
         same_base = g.base == a.base or g.base is None or a.base is None
@@ -162,6 +171,25 @@ def equal_values(gold: str, answer: str) -> Outcome:
             if left[0] != right[0]:
                 return _equal_scaled(g.core, a.core, left[0], right[0])[0], "units"
     return _equal_scaled(g.core, a.core)
+
+
+def _same_time(gold: tuple[int, str], answer: tuple[int, str]) -> bool:
+    """Without `a.m.` or `p.m.` a time is of either half of the day, or counted to 24."""
+    if gold[0] == answer[0]:
+        return True
+    bare = gold if not gold[1] else answer
+    return not bare[1] and bare[0] < 13 * 60 and gold[0] % 720 == answer[0] % 720
+
+
+def _proportional(golds: list[str], answers: list[str]) -> bool | None:
+    """`1:2:3` against `2:4:6`; None if a term is no number."""
+    left, right = [_constant(t) for t in golds], [_constant(t) for t in answers]
+    if len(left) != len(right):
+        return False
+    pairs = list(zip(left, right, strict=True))
+    if any(not x or not y for x, y in pairs):
+        return None
+    return len({Fraction(x) / Fraction(y) for x, y in pairs if x and y}) == 1
 
 
 def _percent(gold: Quantity, answer: Quantity) -> Outcome:

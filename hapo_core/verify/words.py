@@ -18,6 +18,12 @@ _GRAMMAR_WORDS = (
 )
 _GRAMMAR = set(_GRAMMAR_WORDS.split())
 _RUN_OF_WORDS = re.compile(r"(?:(?<![A-Za-z])[A-Za-z]{2,} +){4,}[A-Za-z]{2,}")
+_BOUND = re.compile(
+    r"(?<![A-Za-z])(?:or (?:more|less|fewer|greater|above|below)|at (?:least|most)|"
+    r"(?:more|less|fewer|greater) than|not)(?![A-Za-z])|\\(?:neg|lnot)(?![a-z])",
+    re.IGNORECASE,
+)
+_SECOND_CHOICE = re.compile(r"(?<![A-Za-z])[A-J](?=\)|[.:] )|(?<=and )[A-J]$|(?<=or )[A-J]$")
 _CHOICE = re.compile(r"^\(?\s*([A-J])\s*\)?\s*[.:)]?$")
 _CHOICE_WITH_TEXT = re.compile(r"^\(\s*([A-J])\s*\)\s*\S|^([A-J])[.:)]\s*\S")
 
@@ -26,6 +32,7 @@ def plain(text: str) -> str:
     """Without `\\text`, in lower case, without articles and punctuation."""
     text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
     text = re.sub(r"[{}$.,;:!?\"'()\[\]]|\\(?![a-zA-Z])", " ", text.lower())
+    text = re.sub(r"\b(solution|root|value)s\b", r"\1", text)
     return " ".join(w for w in text.split() if w not in ("the", "a", "an"))
 
 
@@ -80,6 +87,12 @@ def decide(gold: str, answer: str) -> tuple[Verdict, str] | None:
     return None  # `abc` may be a product
 
 
+def bound(text: str) -> str:
+    """Words that make a value a bound (`7 or more`, `at least 7`), or an empty string."""
+    found = _BOUND.search(re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text))
+    return " ".join(found.group().lower().split()) if found else ""
+
+
 def _names(text: str) -> list[str]:
     parts = re.split(r"\band\b|\bor\b|,|;", re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text))
     return sorted(plain(part) for part in parts if plain(part))
@@ -98,5 +111,7 @@ def _choice(gold: str, answer: str) -> Verdict | None:
 def plain_choice(text: str) -> str | None:
     """The letter of a multiple-choice answer, or None."""
     bare = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip()
+    if len(_SECOND_CHOICE.findall(bare)) > 1:
+        return None
     match = _CHOICE.match(bare) or _CHOICE_WITH_TEXT.match(bare)
     return next((g for g in match.groups() if g), None) if match else None

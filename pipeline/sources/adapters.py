@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hapo_core.verify import extract_answer
+from hapo_core.verify.extract import boxed
 from pipeline.sources.record import Parts, RawTrace, Row, RowFault
 
 Reader = Callable[[Row], Parts]
@@ -136,6 +137,11 @@ _ENDING = re.compile(
     r"|(?:Please )?reason step by step,? and put your final answer within \\boxed\{\}\.?)\s*$",
     re.IGNORECASE,
 )
+_ASKS_FOR_ALL = re.compile(
+    r"separated by (?:commas|semicolons)|\b(?:all|both) (?:the )?(?:possible |integer |real )?"
+    r"(?:values|solutions|roots|points|numbers|polynomials)|find all|enter all|list all",
+    re.IGNORECASE,
+)
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _HASHES = re.compile(r"\n?####[ \t]*([^\n]*)\s*$")
 
@@ -171,6 +177,19 @@ def _math(row: Row) -> Parts:
     answer = answer if answer.strip() else boxed_answer(solution)
     key = key_text(row.get("unique_id"))
     return Parts(text(row, "problem"), answer, (RawTrace(solution),) if solution else (), key)
+
+
+def _math_train(row: Row) -> Parts:
+    """MATH: some answer columns hold only the last of several boxed answers, although the problem
+    asks for all of them; the solution's list is the gold then."""
+    parts = _math(row)
+    whole = last_answer(parts.traces[0].text) if parts.traces else ""
+    boxes = [content.strip() for _, _, content in boxed(parts.traces[0].text)] if whole else []
+    last_only = bool(boxes) and parts.answer.strip() == boxes[-1] != whole
+    if not last_only or not _ASKS_FOR_ALL.search(parts.problem):
+        return parts
+    note = "the answer column holds only the last of several boxed answers"
+    return replace(parts, answer=whole, tolerated=(note,))
 
 
 def _numina_cot(row: Row) -> Parts:
@@ -298,7 +317,7 @@ ADAPTERS: dict[str, Adapter] = {
     "math": Adapter(
         "MATH train, or MATH-500 (HuggingFaceH4/MATH-500)",
         (("problem",), ("solution", "answer")),
-        _math,
+        _math_train,
     ),
     "numinamath_cot": Adapter(
         "NuminaMath-CoT (AI-MO/NuminaMath-CoT); also with columns instruction/response",
