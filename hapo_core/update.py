@@ -63,6 +63,16 @@ class UpdateMetrics:
     optimizer_steps: int
     skipped_steps: int
 
+    def with_step(self, step: UpdateMetrics) -> UpdateMetrics:
+        """These metrics, tokens and steps of a separate supervised step added; the means stay
+        those of the groups."""
+        return replace(
+            self,
+            trained_tokens=self.trained_tokens + step.trained_tokens,
+            optimizer_steps=self.optimizer_steps + step.optimizer_steps,
+            skipped_steps=self.skipped_steps + step.skipped_steps,
+        )
+
 
 @dataclass
 class _Sums:

@@ -283,8 +283,8 @@ class PrefixRft(Section):
 
     low_start: float = Field(default=0.95, ge=0, lt=1)
     low_end: float = Field(default=0.05, ge=0, lt=1)
-    """The share of the trace that is given is uniform between `low`, which falls along a cosine from
-    low_start to low_end, and `high`."""
+    """The share of the trace that is given is uniform between `low`, which falls along a cosine
+    from low_start to low_end, and `high`."""
     high: float = Field(default=0.95, gt=0, lt=1)
     horizon: int = Field(default=500, ge=1)
     top_share: float = Field(default=0.2, gt=0, le=1)
@@ -342,8 +342,8 @@ class Objective(Section):
     """Unset: `token`, or what the preset says."""
     entropy_coefficient: float | None = Field(default=None, ge=0)
     dynamic_sampling: int | Literal["off"] | None = None
-    """DAPO: groups whose rewards are all equal are set aside and other prompts sampled, at most this
-    many times train.prompts_per_round in all. Preset dapo: 10; needs method grpo."""
+    """DAPO: groups whose rewards are all equal are set aside and other prompts sampled, at most
+    this many times train.prompts_per_round in all. Preset dapo: 10; needs method grpo."""
     overlong_buffer: float | Literal["off"] | None = None
     """DAPO: share of the response budget over which a penalty grows. Preset dapo: 0.2."""
     overlong_weight: float = Field(default=0.5, gt=0)
@@ -543,13 +543,13 @@ class Params(Section):
         o, method = self.objective, self.method
         if isinstance(o.dynamic_sampling, int) and method != "grpo":
             raise ValueError(
-                f"objective.dynamic_sampling discards the groups that method {method} teaches from: "
-                "it needs method grpo"
+                "objective.dynamic_sampling needs method grpo: it discards the very groups that "
+                f"method {method} teaches from"
             )
-        unshaped = ("srft", "prefix_rft", "real")
+        unshaped = ("srft", "prefix_rft", "bread", "real", "sft")
         if isinstance(o.overlong_buffer, float) and method in unshaped:
             raise ValueError(
-                f"objective.overlong_buffer changes advantages that method {method} does not take"
+                f"objective.overlong_buffer: method {method} takes no penalty on long rollouts"
             )
         sequence = o.ratio_level == "sequence" or (o.ratio_level is None and o.preset == "gspo")
         if sequence and method in ("srft", "prefix_rft", "real"):

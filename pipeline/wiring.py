@@ -194,7 +194,7 @@ def method(
         case "prefix_rft":
             return PrefixRFT(gate, what, seed, _prefix_rft(params))
         case "bread":
-            return BREAD(gate, what, seed, BREADOptions(t.bread.splits), _overlong(params))
+            return BREAD(gate, what, seed, BREADOptions(t.bread.splits))
         case "real":
             return REAL(gate, what, seed)
 
@@ -207,9 +207,7 @@ def _dynamic(params: c.Params, prompt_ids: Sequence[str]) -> DynamicSampling | N
         batches = DAPO_BATCHES
     if not isinstance(batches, int):
         return None
-    return DynamicSampling(
-        tuple(prompt_ids), params.train.prompts_per_round, batches, params.seed
-    )
+    return DynamicSampling(tuple(prompt_ids), params.train.prompts_per_round, batches, params.seed)
 
 
 def _overlong(params: c.Params) -> SoftOverlong | None:

@@ -10,7 +10,6 @@ from hapo_core.gate import Decision, Gate, Reading
 from hapo_core.groups import Group, PlannedGroup, Request
 from hapo_core.loss import Objective
 from hapo_core.methods.base import ReinforcementMethod, branch_row, on_policy
-from hapo_core.methods.sampling import SoftOverlong
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,9 @@ class BREAD(ReinforcementMethod):
     """
 
     def __init__(
-        self,
-        gate: Gate,
-        objective: Objective,
-        seed: int,
-        options: BREADOptions | None = None,
-        overlong: SoftOverlong | None = None,
+        self, gate: Gate, objective: Objective, seed: int, options: BREADOptions | None = None
     ) -> None:
-        super().__init__(gate, objective, seed, None, overlong)
+        super().__init__(gate, objective, seed)
         self._options = options or BREADOptions()
 
     def wants(self, groups: Sequence[Group], size: int, round_index: int) -> list[Request]:

@@ -12,7 +12,6 @@ from hapo_core.groups import Group, PlannedGroup, Request, Trace
 from hapo_core.loss import Objective, RowKind
 from hapo_core.methods.base import ReinforcementMethod, branch_row, on_policy, policy_row
 
-
 PREFIX_LOW = ScheduledThreshold(Shape.COSINE, 0.95, 0.05, 500)
 """The least share of the trace that is given, over the rounds."""
 
