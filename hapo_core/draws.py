@@ -28,6 +28,8 @@ class Purpose(StrEnum):
     SPLIT = "split"
     BOOTSTRAP = "bootstrap"
     PREFIX = "prefix"
+    REFILL = "refill"
+    EXPERT_ORDER = "expert-order"
 
 
 def key_of(

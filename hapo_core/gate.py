@@ -55,6 +55,8 @@ class Decision(StrEnum):
     """The gate was open, but the prompt has no usable trace."""
     UNKNOWN = "unknown"
     """No rollout of the group has a known reward."""
+    DISCARDED = "discarded"
+    """Dynamic sampling: all rewards are equal, another prompt was drawn in its place."""
 
 
 @dataclass(frozen=True)

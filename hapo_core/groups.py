@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hapo_core.gate import Decision, Reading
@@ -18,18 +19,44 @@ class Trace:
     text: str
 
 
+Demonstrations = Mapping[str, tuple[Prompt, Trace]]
+"""All prompts with a usable trace, by prompt id."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """`n` samples that a method wants of one prompt, continuing the first `prefix` tokens of its
+    trace (0: from the prompt alone)."""
+
+    prompt_id: str
+    n: int
+    prefix: int = 0
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What the policy made of the first `prefix` tokens of the trace. `rollout` holds its own
+    tokens only (`text` is the whole response); the reward is that of the whole response."""
+
+    prefix: int
+    rollout: Rollout
+    reward: float | None
+
+
 @dataclass(frozen=True)
 class Group:
     """The rollouts of one prompt in one round, in sample order, with their rewards.
 
     A reward is 1 or 0, or None where the verdict is unknown (timeout, bad gold, error). A
-    supervised round has groups without rollouts.
+    supervised round has groups without rollouts. `continuations` are not among the rollouts: S,
+    the success rate and the gate never see what the policy reached with a teacher's head start.
     """
 
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
     rewards: tuple[float | None, ...]
     trace: Trace | None
+    continuations: tuple[Continuation, ...] = ()
 
     @property
     def successes(self) -> int:
@@ -41,13 +68,19 @@ class Group:
         """Rollouts with a known reward."""
         return sum(1 for r in self.rewards if r is not None)
 
+    @property
+    def mixed(self) -> bool:
+        """Whether there are both right and wrong rollouts."""
+        return 0 < self.successes < self.known
+
 
 @dataclass(frozen=True)
 class PlannedGroup:
     """What a method made of a group.
 
-    `rows`: all that counts in the normaliser, in sample order; `replaced`: index of the rollout
-    whose place the trace took; `reading`: None without rollouts.
+    `rows`: all that counts in the normaliser; a row names the rollout or the continuation that it
+    holds. `replaced`: index of the rollout whose place the trace took; `reading`: None without
+    rollouts.
     """
 
     group: Group
@@ -59,6 +92,23 @@ class PlannedGroup:
     def dead(self, objective: Objective) -> bool:
         """Whether no row of the group has a gradient."""
         return not any(row.trains(objective) for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Rows of traces that a round trains outside of its groups.
+
+    `beside`: in the very optimizer steps of the groups, spread over the minibatches (CHORD);
+    `after`: each entry one supervised step of its own, after them (ReLIFT).
+    """
+
+    beside: tuple[TrainRow, ...] = ()
+    after: tuple[tuple[TrainRow, ...], ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return len(self.beside) + sum(len(batch) for batch in self.after)
 
 
 def success_rate(groups: list[Group]) -> float | None:

@@ -25,6 +25,26 @@ class RowKind(StrEnum):
     SFT = "sft"
 
 
+class Part(StrEnum):
+    """Which term of the loss a row belongs to. Every part has a normaliser of its own, taken over
+    the whole optimizer batch."""
+
+    MAIN = "main"
+    EXPERT = "expert"
+    """Likelihood of traces beside the groups (SRFT, HPT, CHORD): always a token mean."""
+
+
+class Surrogate(StrEnum):
+    """What an on-policy row maximises."""
+
+    CLIP = "clip"
+    """CLIP(r, A) per token (METHOD 2); `clip` None leaves r A."""
+    LOG = "log"
+    """A log pi per token (SRFT)."""
+    SCORE = "score"
+    """A s with s = mean_t log r_t (REAL, whose group weights A come from `hapo_core.coupled`)."""
+
+
 class TeacherShape(StrEnum):
     """f(p) of a teacher token (METHOD 3.1)."""
 
@@ -51,6 +71,8 @@ class Aggregation(StrEnum):
     TOKEN_MEAN = "token_mean"
     SEQ_MEAN = "seq_mean"
     CONSTANT = "constant"
+    GROUP_MEAN = "group_mean"
+    """Sum over the rows of a group, mean over the groups (REAL)."""
 
 
 class RatioLevel(StrEnum):
@@ -84,6 +106,11 @@ class Objective:
     mismatch: Mismatch = Mismatch.OFF
     mismatch_cap: float = 2.0
     temperature: float = 1.0
+    surrogate: Surrogate = Surrogate.CLIP
+    score_tau: float = 0.5
+    """tau of REAL's group loss."""
+    prefix_share: float = 1.0
+    """Share of a row's prefix tokens that train: those of the highest entropy (Prefix-RFT)."""
 
 
 PAPER = Objective()
@@ -95,6 +122,14 @@ LUFFY_RELEASE = Objective(
     entropy_coefficient=0.001,
 )
 """LUFFY's released run: mean-only, no clip, sum over a constant, entropy .001."""
+DAPO = Objective(clip=(0.2, 0.28))
+"""Clip-higher and the token mean (arXiv 2503.14476)."""
+DR_GRPO = Objective(advantage=AdvantageKind.MEAN_ONLY, aggregation=Aggregation.CONSTANT)
+"""No std, no length in the normaliser (arXiv 2503.20783)."""
+GSPO = Objective(
+    clip=(3e-4, 4e-4), aggregation=Aggregation.SEQ_MEAN, ratio_level=RatioLevel.SEQUENCE
+)
+"""Ratio and clip of whole sequences (arXiv 2507.18071)."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +137,8 @@ class TrainRow:
     """One row of the optimizer batch.
 
     `advantage` is A of an on-policy or teacher row (1 for SFT); `confidence` is the gate's c of the
-    row's group (teacher rows). `sampler_logprobs`: of the engine, None where there was no sampler.
+    row's group (teacher rows). `sampler_logprobs`: of the engine, one per token after the prefix;
+    None where there was no sampler.
     """
 
     prompt_ids: tuple[int, ...]
@@ -111,6 +147,25 @@ class TrainRow:
     advantage: float = 1.0
     confidence: float = 0.0
     sampler_logprobs: tuple[float, ...] | None = None
+    part: Part = Part.MAIN
+    weight: float = 1.0
+    """Multiplies the row's scale; it does not enter the normaliser."""
+    entropy_exponent: float = 0.0
+    """k of a further factor exp(k H), H the detached mean token entropy of this row (SRFT)."""
+    phi: bool = False
+    """SFT rows: weigh each token by p (1 - p), detached (CHORD-phi)."""
+    prefix: int = 0
+    """The first tokens of the response that are the teacher's (Prefix-RFT)."""
+    prefix_kind: RowKind = RowKind.ON_POLICY
+    """The objective of these tokens: ratio to pi_old, or TEACHER."""
+    group: str = ""
+    """Rows of one name are one group of the `group_mean` aggregation."""
+    offset: float = 0.0
+    """Constant that makes a linearised loss show its true value (REAL)."""
+    sample: int | None = None
+    """Index of the rollout of the group that the row holds."""
+    branch: int | None = None
+    """Index of the continuation that it holds."""
 
     def teacher_factor(self, weight: TeacherWeight) -> float:
         """What multiplies f(p) on this row."""
@@ -140,6 +195,19 @@ def row_scales(rows: Sequence[TrainRow], aggregation: Aggregation, max_tokens: i
         rows: all rows of all groups of the batch, on every rank.
         max_tokens: the response budget, the constant of `constant`.
     """
+    scales = [0.0] * len(rows)
+    for part in Part:
+        members = [i for i, row in enumerate(rows) if row.part is part]
+        how = Aggregation.TOKEN_MEAN if part is Part.EXPERT else aggregation
+        plain = _part_scales([rows[i] for i in members], how, max_tokens) if members else []
+        for i, scale in zip(members, plain, strict=True):
+            scales[i] = rows[i].weight * scale
+    return scales
+
+
+def _part_scales(
+    rows: Sequence[TrainRow], aggregation: Aggregation, max_tokens: int
+) -> list[float]:
     match aggregation:
         case Aggregation.TOKEN_MEAN:
             total = sum(len(row.response_ids) for row in rows)
@@ -148,6 +216,8 @@ def row_scales(rows: Sequence[TrainRow], aggregation: Aggregation, max_tokens: i
             return [1.0 / (len(rows) * len(row.response_ids)) for row in rows]
         case Aggregation.CONSTANT:
             return [1.0 / (len(rows) * max_tokens)] * len(rows)
+        case Aggregation.GROUP_MEAN:
+            return [1.0 / len({row.group for row in rows})] * len(rows)
 
 
 @dataclass(frozen=True)
@@ -182,7 +252,9 @@ def batch_loss(
         scales: their entries of `row_scales`.
         logprobs: float32 [response tokens of `rows`], differentiable, rows one after another.
         old_logprobs: the same under pi_old, detached; None where pi_old is the current policy.
-        entropies: float32, like `logprobs`; needed if the objective has an entropy term.
+        entropies: float32, like `logprobs`; needed if the objective or a row uses entropies.
+    Raises:
+        ValueError: entropies are needed and missing.
     """
     lengths = torch.tensor([len(r.response_ids) for r in rows], device=logprobs.device)
     old = logprobs.detach() if old_logprobs is None else old_logprobs
@@ -191,20 +263,28 @@ def batch_loss(
         t = torch.tensor(values, dtype=torch.float32, device=logprobs.device)
         return t.repeat_interleave(lengths)
 
-    def tokens_of(kind: RowKind) -> torch.Tensor:
-        flags = torch.tensor([r.kind is kind for r in rows], device=logprobs.device)
-        return flags.repeat_interleave(lengths)
-
     scale = spread(scales)
+    if any(r.entropy_exponent for r in rows):
+        scale = scale * _entropy_factor(rows, lengths, entropies)
     factor = spread([_factor(r, objective) for r in rows])
-    policy, teacher = tokens_of(RowKind.ON_POLICY), tokens_of(RowKind.TEACHER)
+    policy, teacher = (_tokens_of(k, rows, lengths) for k in (RowKind.ON_POLICY, RowKind.TEACHER))
     correction, mismatch = _mismatch(rows, lengths, old, policy, objective)
 
     surrogate = _policy_surrogate(logprobs, old, lengths, factor, objective) * correction
     shaped = _teacher_surrogate(logprobs, factor, objective)
-    term = torch.where(policy, surrogate, torch.where(teacher, shaped, logprobs))
+    likelihood = _likelihood(rows, lengths, logprobs)
+    term = torch.where(policy, surrogate, torch.where(teacher, shaped, likelihood))
+    prefix = None
+    if any(r.prefix for r in rows):
+        prefix, trained = _prefix_tokens(rows, lengths, entropies, objective.prefix_share)
+        # Tokens that do not train have scale 0: in the loss, in the pulls and in the bonus.
+        scale = scale * trained
     loss = -(scale * term).sum()
+    if any(r.offset for r in rows):
+        loss = loss + sum(s * r.offset for s, r in zip(scales, rows, strict=True))
     entropy_sum = 0.0
+    if prefix is not None:
+        teacher, policy = teacher | prefix, policy & ~prefix
     if entropies is not None:
         entropy_sum = float(entropies.detach()[policy].sum())
         if objective.entropy_coefficient > 0:
@@ -213,9 +293,78 @@ def batch_loss(
 
     with torch.no_grad():
         slope = _teacher_slope(logprobs.detach(), objective)
+        if prefix is not None:
+            slope = torch.where(prefix & _own_kind(rows, lengths), torch.ones_like(slope), slope)
+        if objective.surrogate is Surrogate.SCORE:
+            correction = correction / lengths.repeat_interleave(lengths)
         teacher_pull = float((scale * factor.abs() * slope)[teacher].sum())
         policy_pull = float((scale * factor.abs() * correction)[policy].sum())
     return LossParts(loss, teacher_pull, policy_pull, entropy_sum, *mismatch)
+
+
+def _tokens_of(kind: RowKind, rows: Sequence[TrainRow], lengths: torch.Tensor) -> torch.Tensor:
+    """Flags of the tokens with this objective, bool [tokens]."""
+    flags = torch.tensor([r.kind is kind for r in rows], device=lengths.device)
+    tokens = flags.repeat_interleave(lengths)
+    if any(r.prefix for r in rows):
+        for row, part in zip(rows, tokens.split(lengths.tolist()), strict=True):
+            part[: row.prefix] = row.prefix_kind is kind
+    return tokens
+
+
+def _own_kind(rows: Sequence[TrainRow], lengths: torch.Tensor) -> torch.Tensor:
+    """Flags of rows whose prefix has the ratio to pi_old, spread over their tokens."""
+    flags = torch.tensor([r.prefix_kind is RowKind.ON_POLICY for r in rows], device=lengths.device)
+    return flags.repeat_interleave(lengths)
+
+
+def _needed(entropies: torch.Tensor | None) -> torch.Tensor:
+    if entropies is None:
+        raise ValueError("rows with entropy weights or a prefix need entropies")
+    return entropies.detach()
+
+
+def _entropy_factor(
+    rows: Sequence[TrainRow], lengths: torch.Tensor, entropies: torch.Tensor | None
+) -> torch.Tensor:
+    """exp(k H) of each row, spread over its tokens; H is the row's own mean, so that no split of
+    the batch can change it."""
+    means = torch.stack([part.mean() for part in _needed(entropies).split(lengths.tolist())])
+    exponents = torch.tensor([r.entropy_exponent for r in rows], device=means.device)
+    return (exponents * means).exp().repeat_interleave(lengths)
+
+
+def _prefix_tokens(
+    rows: Sequence[TrainRow],
+    lengths: torch.Tensor,
+    entropies: torch.Tensor | None,
+    share: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(flags of prefix tokens, flags of tokens that train): of each prefix the ceil(share x length)
+    tokens of the highest entropy, the earlier first among equals; all other tokens train."""
+    values = _needed(entropies)
+    prefix = torch.zeros(len(values), dtype=torch.bool, device=values.device)
+    trained = torch.ones_like(prefix)
+    start = 0
+    for row in rows:
+        end = start + row.prefix
+        prefix[start:end] = True
+        trained[start:end] = False
+        order = values[start:end].argsort(descending=True, stable=True)
+        trained[start + order[: math.ceil(share * row.prefix)]] = True
+        start += len(row.response_ids)
+    return prefix, trained
+
+
+def _likelihood(
+    rows: Sequence[TrainRow], lengths: torch.Tensor, logprobs: torch.Tensor
+) -> torch.Tensor:
+    """log p, times p (1 - p) on rows with `phi`."""
+    if not any(r.phi for r in rows):
+        return logprobs
+    phi = torch.tensor([r.phi for r in rows], device=logprobs.device).repeat_interleave(lengths)
+    p = logprobs.detach().exp()
+    return torch.where(phi, p * (1 - p) * logprobs, logprobs)
 
 
 def _factor(row: TrainRow, objective: Objective) -> float:
@@ -231,8 +380,12 @@ def _policy_surrogate(
     advantage: torch.Tensor,
     objective: Objective,
 ) -> torch.Tensor:
-    """CLIP(r, A) per token (METHOD 2); r on token or sequence level."""
+    """A log pi, A s, or CLIP(r, A) per token (METHOD 2) with r on token or sequence level."""
+    if objective.surrogate is Surrogate.LOG:
+        return advantage * logprobs
     log_ratio = logprobs - old
+    if objective.surrogate is Surrogate.SCORE:
+        return advantage * log_ratio / lengths.repeat_interleave(lengths)
     if objective.ratio_level is RatioLevel.SEQUENCE:
         means = torch.stack([part.mean() for part in log_ratio.split(lengths.tolist())])
         log_ratio = means.repeat_interleave(lengths)
@@ -283,8 +436,9 @@ def _mismatch(
     for row in rows:
         end = start + len(row.response_ids)
         if row.kind is RowKind.ON_POLICY and row.sampler_logprobs is not None:
-            sampler[start:end] = torch.tensor(row.sampler_logprobs, device=old.device)
-            known[start:end] = True
+            own = start + row.prefix
+            sampler[own:end] = torch.tensor(row.sampler_logprobs, device=old.device)
+            known[own:end] = True
         start = end
     delta = old - sampler
     size = delta[known].abs()

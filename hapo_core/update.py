@@ -10,12 +10,14 @@ from itertools import pairwise
 import torch
 from transformers import PreTrainedModel
 
+from hapo_core.coupled import coupled_rows
 from hapo_core.errors import HapoError
 from hapo_core.groups import PlannedGroup
 from hapo_core.loss import (
     Aggregation,
     Objective,
     RowKind,
+    Surrogate,
     TrainRow,
     batch_loss,
     row_scales,
@@ -61,6 +63,16 @@ class UpdateMetrics:
     optimizer_steps: int
     skipped_steps: int
 
+    def with_step(self, step: UpdateMetrics) -> UpdateMetrics:
+        """These metrics, tokens and steps of a separate supervised step added; the means stay
+        those of the groups."""
+        return replace(
+            self,
+            trained_tokens=self.trained_tokens + step.trained_tokens,
+            optimizer_steps=self.optimizer_steps + step.optimizer_steps,
+            skipped_steps=self.skipped_steps + step.skipped_steps,
+        )
+
 
 @dataclass
 class _Sums:
@@ -104,6 +116,7 @@ class Updater:
         objective: Objective,
         max_tokens: int,
         learning_rate: float,
+        beside: Sequence[TrainRow] = (),
     ) -> UpdateMetrics:
         """Do the round's optimizer steps.
 
@@ -111,11 +124,12 @@ class Updater:
             planned: the round's groups; minibatches are consecutive, near-equal slices of them.
             max_tokens: response budget (the constant of `constant` aggregation).
             learning_rate: of this round.
+            beside: further rows, sliced over the minibatches in the same way.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         sums = _Sums()
-        slices = _slices(planned, self.spec.minibatches)
+        slices = _slices(planned, self.spec.minibatches, beside)
         several = len(slices) * self.spec.epochs > 1
         self.model.train()
         old: dict[int, torch.Tensor] = {}
@@ -124,6 +138,22 @@ class Updater:
         for _ in range(self.spec.epochs):
             for rows in slices:
                 self._step(rows, objective, max_tokens, old, sums)
+        self.model.eval()
+        return _metrics(sums)
+
+    def supervise(
+        self,
+        rows: Sequence[TrainRow],
+        objective: Objective,
+        max_tokens: int,
+        learning_rate: float,
+    ) -> UpdateMetrics:
+        """One optimizer step on rows alone, whatever `minibatches` and `epochs` say."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        sums = _Sums()
+        self.model.train()
+        self._step(rows, objective, max_tokens, {}, sums)
         self.model.eval()
         return _metrics(sums)
 
@@ -151,6 +181,8 @@ class Updater:
         if not rows:
             sums.skipped += 1
             return
+        if objective.surrogate is Surrogate.SCORE:
+            rows, old = self._coupled(rows, objective, old)
         scale_of = {
             id(row): scale
             for row, scale in zip(
@@ -196,6 +228,21 @@ class Updater:
         self.optimizer.step()
         sums.steps += 1
 
+    def _coupled(
+        self, rows: Sequence[TrainRow], objective: Objective, old: dict[int, torch.Tensor]
+    ) -> tuple[list[TrainRow], dict[int, torch.Tensor]]:
+        """The rows with the weights that their groups give them under the current policy, and
+        `old` for these rows. Without `old` the policy has not moved and all scores are 0."""
+        scores: dict[int, float] = {}
+        if old:
+            for row, now in self._old(rows, objective):
+                scores[id(row)] = float((now - old[id(row)]).double().mean())
+        weighed = coupled_rows(
+            rows, [scores.get(id(row), 0.0) for row in rows], objective.score_tau
+        )
+        pairs = zip(rows, weighed, strict=True)
+        return weighed, {id(new): old[id(row)] for row, new in pairs if id(row) in old}
+
     def _micro_batches(self, rows: Sequence[TrainRow]) -> list[list[TrainRow]]:
         lengths = [len(r.prompt_ids) + len(r.response_ids) for r in rows]
         return [
@@ -214,10 +261,18 @@ class Updater:
         )
 
 
-def _slices(planned: Sequence[PlannedGroup], count: int) -> list[list[TrainRow]]:
-    """The rows of `count` consecutive, near-equal slices of the groups."""
-    bounds = [round(k * len(planned) / count) for k in range(count + 1)]
-    return [[row for group in planned[a:b] for row in group.rows] for a, b in pairwise(bounds)]
+def _slices(
+    planned: Sequence[PlannedGroup], count: int, beside: Sequence[TrainRow]
+) -> list[list[TrainRow]]:
+    """The rows of `count` consecutive, near-equal slices of the groups, and of `beside`."""
+
+    def bounds(length: int) -> list[tuple[int, int]]:
+        return list(pairwise(round(k * length / count) for k in range(count + 1)))
+
+    return [
+        [*(row for group in planned[a:b] for row in group.rows), *beside[c:d]]
+        for (a, b), (c, d) in zip(bounds(len(planned)), bounds(len(beside)), strict=True)
+    ]
 
 
 def _metrics(sums: _Sums) -> UpdateMetrics:

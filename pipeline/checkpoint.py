@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -85,8 +86,12 @@ def write_parts(
     optimizer: torch.optim.AdamW,
     state: GateState,
     rounds_done: int,
+    waiting: Sequence[str] = (),
 ) -> None:
-    """`model/`, `state/` and `posteriors.parquet`, the same in a resume point and in a segment."""
+    """`model/`, `state/` and `posteriors.parquet`, the same in a resume point and in a segment.
+
+    `waiting`: the prompts that the method remembers (`Method.waiting`), in order.
+    """
     with guard_disk(folder):
         (folder / "state").mkdir(parents=True)
         save_policy(model, tokenizer, folder / "model")
@@ -94,7 +99,12 @@ def write_parts(
         write_table(posterior_rows(state), POSTERIORS, folder / "posteriors.parquet")
         atomic_write_json(
             folder / "state" / "counters.json",
-            {"rounds": rounds_done, "gamma": state.gamma, "mean_success": state.mean_success},
+            {
+                "rounds": rounds_done,
+                "gamma": state.gamma,
+                "mean_success": state.mean_success,
+                "waiting": list(waiting),
+            },
         )
 
 
@@ -105,11 +115,12 @@ def write_state(
     optimizer: torch.optim.AdamW,
     state: GateState,
     rounds_done: int,
+    waiting: Sequence[str] = (),
 ) -> None:
     """Write `folder` aside and rename it into place, manifest last."""
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    write_parts(aside, model, tokenizer, optimizer, state, rounds_done)
+    write_parts(aside, model, tokenizer, optimizer, state, rounds_done, waiting)
     write_manifest(aside, KIND, {"rounds": rounds_done})
     aside.rename(folder)
     fsync_folder(folder.parent)
@@ -120,6 +131,11 @@ def read_gate_state(folder: Path) -> tuple[GateState, int]:
     counters = read_json(folder / "state" / "counters.json")
     table = read_table(folder / "posteriors.parquet", POSTERIORS)
     return gate_state(table, counters), int(counters["rounds"])
+
+
+def read_waiting(folder: Path) -> list[str]:
+    """The prompts that the method remembers, of a state folder or a segment."""
+    return [str(i) for i in read_json(folder / "state" / "counters.json")["waiting"]]
 
 
 def newest_state(root: Path) -> Path | None:

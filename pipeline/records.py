@@ -27,6 +27,7 @@ def rollout_rows(
     remaining = iter(verdicts)
     for group in planned:
         rows.extend(_policy_rows(index, group, remaining))
+        rows.extend(_branch_rows(index, group, remaining))
         rows.extend(_teacher_rows(index, group))
     return rows
 
@@ -35,6 +36,7 @@ def _policy_rows(
     index: int, planned: PlannedGroup, verdicts: Iterator[Verification]
 ) -> Iterator[Row]:
     group = planned.group
+    advantages = {row.sample: row.advantage for row in planned.rows}
     for j, (rollout, reward) in enumerate(zip(group.rollouts, group.rewards, strict=True)):
         verdict = next(verdicts)
         replaced = j == planned.replaced
@@ -52,7 +54,32 @@ def _policy_rows(
             "reward": reward,
             "replaced": replaced,
             "injected": False,
-            "advantage": None if replaced else planned.rows[j].advantage,
+            "advantage": advantages.get(j),
+        }
+
+
+def _branch_rows(
+    index: int, planned: PlannedGroup, verdicts: Iterator[Verification]
+) -> Iterator[Row]:
+    advantages = {row.branch: row.advantage for row in planned.rows}
+    for i, branch in enumerate(planned.group.continuations):
+        verdict, rollout = next(verdicts), branch.rollout
+        yield {
+            "round": index + 1,
+            "prompt_id": rollout.prompt_id,
+            "sample": rollout.sample,
+            "kind": "continuation",
+            "prefix_tokens": branch.prefix,
+            "token_ids": rollout.token_ids,
+            "logprobs": rollout.logprobs,
+            "finish": rollout.finish.value,
+            "text": rollout.text,
+            "verdict": verdict.verdict.value,
+            "extracted": verdict.extracted,
+            "reward": branch.reward,
+            "replaced": False,
+            "injected": False,
+            "advantage": advantages.get(i),
         }
 
 
@@ -77,6 +104,7 @@ def _teacher_rows(index: int, planned: PlannedGroup) -> Iterator[Row]:
             "injected": True,
             "advantage": row.advantage,
         }
+        return  # a trace that trains twice (SRFT) is one row of the table
 
 
 def group_rows(
@@ -109,7 +137,7 @@ def group_rows(
 
 
 def injection_rate(planned: Sequence[PlannedGroup]) -> float:
-    """Share of groups in which the trace took a rollout's place."""
+    """Share of groups that the teacher entered."""
     return sum(p.decision is Decision.INJECTED for p in planned) / len(planned)
 
 
@@ -127,10 +155,11 @@ def round_row(
     verdicts: Sequence[Verification],
     metrics: UpdateMetrics,
     objective: Objective,
+    extra_rows: int = 0,
 ) -> Row:
     """The round's row of the ROUNDS table (without the probe)."""
     groups = [p.group for p in planned]
-    rollouts = [r for g in groups for r in g.rollouts]
+    rollouts = [r for g in groups for r in (*g.rollouts, *(c.rollout for c in g.continuations))]
     tokens = sum(len(r.token_ids) for r in rollouts)
     counts = Counter(v.verdict.value for v in verdicts)
     decisions = Counter(p.decision for p in planned)
@@ -154,6 +183,7 @@ def round_row(
         "mean_response_tokens": tokens / len(rollouts) if rollouts else None,
         "generated_tokens": tokens,
         "trained_tokens": metrics.trained_tokens,
+        "extra_rows": extra_rows,
         "loss": metrics.loss,
         "grad_norm": metrics.grad_norm,
         "entropy": metrics.entropy,

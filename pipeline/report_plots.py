@@ -28,7 +28,7 @@ from pipeline.report_svg import (
     line_chart,
     stacked_chart,
 )
-from pipeline.report_text import number, percent, tokens
+from pipeline.report_text import OUTSIDE, number, percent, tokens
 
 
 def figures(data: ReportData) -> list[Figure]:
@@ -152,7 +152,7 @@ def injection(data: ReportData) -> Figure:
     if not any_value(measured):
         caption = "Nothing to show: without rollouts there is no group to inject into."
         return Figure("injection", title, caption, None, rows)
-    if method in ("grpo", "sft_then_rl"):
+    if method in ("grpo", "sft_then_rl", "real", *OUTSIDE):
         caption = "Nothing to show: the teacher enters no group of rollouts under this method."
         return Figure("injection", title, caption, None, rows)
     lines = [

@@ -14,7 +14,25 @@ NAMES = {
     "luffy": "LUFFY",
     "sft": "SFT",
     "sft_then_rl": "SFT-then-RL",
+    "srft": "SRFT",
+    "hpt": "HPT",
+    "relift": "ReLIFT",
+    "chord": "CHORD",
+    "prefix_rft": "Prefix-RFT",
+    "bread": "BREAD",
+    "real": "REAL",
 }
+ENTERS = {
+    "srft": "SRFT adds the trace to every group that has one",
+    "hpt": "HPT imitates the trace where the policy fails",
+    "prefix_rft": "Prefix-RFT gives one response of every group a head start",
+    "bread": "BREAD branches from the trace where the policy fails",
+}
+OUTSIDE = {
+    "relift": "ReLIFT imitates the traces of failed problems in separate steps",
+    "chord": "CHORD imitates a batch of traces beside the groups",
+}
+"""Methods without a gate: what the teacher does in groups, and outside of them."""
 WINDOW = 10  # rounds at either end that the verdict compares
 NOTHING = "–"
 UNKNOWN_LIMIT, CUT_LIMIT, DEAD_LIMIT, TRACE_LIMIT = 0.01, 0.10, 0.50, 0.01
@@ -161,8 +179,13 @@ def teacher_sentence(data: ReportData) -> str:
             "It learned from the teacher's traces alone: no rollouts were drawn in training, so "
             "there is no gate and no injection to report."
         )
-    if method == "grpo":
+    if method in ("grpo", "real"):
         return "No teacher was used."
+    if method in OUTSIDE:
+        return f"The teacher entered no group of rollouts, by design: {OUTSIDE[method]}."
+    if method in ENTERS:
+        share = data.history.pooled_share("injected_groups", slice(None))
+        return f"The teacher entered {percent(share)} of all groups, by design: {ENTERS[method]}."
     if method == "sft_then_rl":
         supervised = _count(len(data.history) - sampled, "supervised round")
         return f"The teacher taught in {supervised}, then GRPO ran without it for {sampled}."

@@ -16,22 +16,21 @@ from typing import TypeVar
 
 from hapo_core.errors import DataError, HapoError
 from hapo_core.gate import GateState
-from hapo_core.groups import Group, PlannedGroup, Trace, success_rate
-from hapo_core.loss import Objective
+from hapo_core.groups import Extras, PlannedGroup, Request, success_rate
 from hapo_core.methods import Phase
 from hapo_core.policy import load_policy
-from hapo_core.rollout import Rollout, Sampling
 from hapo_core.rollout.hf import HFEngine
 from hapo_core.schedule import prompts_of_round
 from hapo_core.update import UpdateMetrics, Updater, supervised
 from hapo_core.verify import Verification, VerifierPool, reward_of
-from pipeline import records, wiring
+from pipeline import records, waves, wiring
 from pipeline.base import policy_model
 from pipeline.checkpoint import (
     drop_older,
     load_optimizer,
     newest_state,
     read_gate_state,
+    read_waiting,
     write_parts,
     write_state,
 )
@@ -50,6 +49,7 @@ from pipeline.store import (
 )
 from pipeline.tables import GROUPS, ROLLOUTS, ROUNDS, write_table
 from pipeline.trainset import TrainSet, load_trainset, verify_jobs
+from pipeline.waves import Sampled, Waves
 
 T = TypeVar("T")
 DATA = Path("artifacts/data")
@@ -111,9 +111,10 @@ class Segment:
         if params.update.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.updater = Updater(self.model, wiring.update_spec(params))
-        state, self.done = GateState(), self.first
+        state, self.done, waiting = GateState(), self.first, list[str]()
         if resumed or not first_segment:
             state, self.done = read_gate_state(source)
+            waiting = read_waiting(source)
             load_optimizer(
                 self.model, self.updater.optimizer, source / "state" / "optimizer.safetensors"
             )
@@ -126,7 +127,13 @@ class Segment:
         if resumed:
             self.observer.log(f"continues after round {self.done}")
             self.parts = dict(read_json(self.scratch.path / "parts.json"))
-        self.method = wiring.method(params, state)
+        self.method = wiring.method(
+            params,
+            state,
+            waves.demonstrations(self.data, params.rollout.max_tokens),
+            self.data.prompt_ids,
+            waiting,
+        )
         self.objective = wiring.objective(params)
         self.engine = HFEngine(self.model, self.tokenizer, params.rollout.max_rows)
         self.pool = VerifierPool(wiring.verifier_settings(params.rewards))
@@ -141,29 +148,52 @@ class Segment:
             self.data.prompt_ids, self.params.train.prompts_per_round, self.params.seed, index
         )
         phase = self.method.phase(index)
-        rollouts: list[Rollout] = []
-        verdicts: list[Verification] = []
-        if phase is Phase.RL:
-            rollouts = self._timed("rollout", self._rollout, ids, index)
-            verdicts = self._timed("verify", self._verify, rollouts)
-        planned = self._timed("gate", self._gate, ids, rollouts, verdicts, index)
-        metrics = self._timed("update", self._update, planned, phase, index)
+        sampled = self._sample(ids, index)
+        planned = self._timed("gate", self.method.plan, list(sampled.groups.values()), index)
+        extras = self.method.extras(index)
+        metrics = self._timed("update", self._update, planned, extras, phase, index)
         probe = self._probe(index)
         row = records.round_row(
-            self.name, self.params, index, phase, planned, verdicts, metrics, self.objective
+            self.name,
+            self.params,
+            index,
+            phase,
+            planned,
+            sampled.verdicts,
+            metrics,
+            self.objective,
+            extras.rows,
         )
+        verdicts = sampled.verdicts
         self._timed("save", self._save, index, planned, verdicts, row | probe, direct=True)
-        self._show(index, planned, rollouts, time.monotonic() - began)
+        self._show(index, planned, int(str(row["generated_tokens"])), time.monotonic() - began)
 
-    def _rollout(self, ids: list[str], index: int) -> list[Rollout]:
-        sampling: Sampling = wiring.training_sampling(self.params)
-        prompts = [self.data.prompts[i] for i in ids]
-        order = {i: k for k, i in enumerate(ids)}
-        out = list(self.engine.generate(prompts, sampling, self.params.seed, index))
-        return sorted(out, key=lambda r: (order[r.prompt_id], r.sample))
+    def _sample(self, ids: list[str], index: int) -> Waves:
+        """Ask the method what it wants until it has it."""
+        found = Waves(self.data, self.params.rollout.max_tokens)
+        for prompt_id in ids:
+            found.open(prompt_id)
+        size = self.params.rollout.group_size
+        while wanted := self.method.wants(list(found.groups.values()), size, index):
+            samples = self._timed("rollout", self._rollout, wanted, found, index)
+            found.add(samples, self._timed("verify", self._verify, samples))
+        return found
 
-    def _verify(self, rollouts: list[Rollout]) -> list[Verification]:
-        verdicts = self.pool.verify(verify_jobs(rollouts, self.data.answers))
+    def _rollout(self, wanted: list[Request], found: Waves, index: int) -> list[Sampled]:
+        for request in wanted:
+            found.open(request.prompt_id)
+        return waves.sample(
+            wanted,
+            found,
+            self.engine,
+            wiring.training_sampling(self.params),
+            lambda ids: str(self.tokenizer.decode(list(ids), skip_special_tokens=True)),
+            self.params.seed,
+            index,
+        )
+
+    def _verify(self, samples: list[Sampled]) -> list[Verification]:
+        verdicts = self.pool.verify(verify_jobs((r for _, r in samples), self.data.answers))
         unknown = sum(1 for v in verdicts if reward_of(v.verdict) is None)
         if unknown > self.params.rewards.max_unknown_share * len(verdicts):
             example = next(v for v in verdicts if reward_of(v.verdict) is None)
@@ -176,43 +206,19 @@ class Segment:
             )
         return verdicts
 
-    def _gate(
-        self,
-        ids: list[str],
-        rollouts: list[Rollout],
-        verdicts: list[Verification],
-        index: int,
-    ) -> list[PlannedGroup]:
-        by_prompt: dict[str, list[tuple[Rollout, float | None]]] = {i: [] for i in ids}
-        for rollout, verdict in zip(rollouts, verdicts, strict=True):
-            by_prompt[rollout.prompt_id].append((rollout, reward_of(verdict.verdict)))
-        groups = [
-            Group(
-                self.data.prompts[i],
-                tuple(r for r, _ in by_prompt[i]),
-                tuple(reward for _, reward in by_prompt[i]),
-                self._trace(i),
-            )
-            for i in ids
-        ]
-        return self.method.plan(groups, index)
-
-    def _trace(self, prompt_id: str) -> Trace | None:
-        trace = self.data.traces.get(prompt_id)
-        fits = trace is not None and len(trace.token_ids) <= self.params.rollout.max_tokens
-        return trace if fits else None
-
-    def _update(self, planned: list[PlannedGroup], phase: Phase, index: int) -> UpdateMetrics:
-        objective: Objective = self.objective
-        scale = 1.0
+    def _update(
+        self, planned: list[PlannedGroup], extras: Extras, phase: Phase, index: int
+    ) -> UpdateMetrics:
+        objective, imitate = self.objective, supervised(self.objective)
+        budget, rate = self.params.rollout.max_tokens, self.updater.spec.rate
+        supervised_rate = rate(index, self.params.sft.learning_rate_scale)
         if phase is Phase.SFT:
-            objective, scale = supervised(objective), self.params.sft.learning_rate_scale
-        return self.updater.update(
-            planned,
-            objective,
-            self.params.rollout.max_tokens,
-            self.updater.spec.rate(index, scale),
-        )
+            return self.updater.update(planned, imitate, budget, supervised_rate)
+        metrics = self.updater.update(planned, objective, budget, rate(index), extras.beside)
+        for rows in extras.after:
+            step = self.updater.supervise(rows, imitate, budget, supervised_rate)
+            metrics = metrics.with_step(step)
+        return metrics
 
     def _probe(self, index: int) -> dict[str, object]:
         if self.probe is None or (index + 1) % self.params.train.probe_every:
@@ -253,6 +259,7 @@ class Segment:
                 self.updater.optimizer,
                 self.method.gate.state,
                 done,
+                self.method.waiting,
             )
             drop_older(self.states, keep=state)
 
@@ -263,7 +270,8 @@ class Segment:
             shutil.rmtree(out / part, ignore_errors=True)
         done = self.first + self.rounds
         gate = self.method.gate.state
-        write_parts(out, self.model, self.tokenizer, self.updater.optimizer, gate, done)
+        waiting = self.method.waiting
+        write_parts(out, self.model, self.tokenizer, self.updater.optimizer, gate, done, waiting)
         with guard_disk(out):
             rows = records.read_rounds(self.scratch.path / "rounds", self.first, self.rounds)
             write_table(rows, ROUNDS, out / "rounds.parquet")
@@ -297,18 +305,15 @@ class Segment:
         self.parts[part] = self.parts.get(part, 0.0) + time.monotonic() - began
         return result
 
-    def _show(
-        self, index: int, planned: list[PlannedGroup], rollouts: list[Rollout], seconds: float
-    ) -> None:
+    def _show(self, index: int, planned: list[PlannedGroup], tokens: int, seconds: float) -> None:
         self.parts["wall"] = self.parts.get("wall", 0.0) + seconds
         groups = [p.group for p in planned]
-        tokens = sum(len(r.token_ids) for r in rollouts)
         self.observer.progress(
             index + 1 - self.first,
             self.rounds,
             success=success_rate(groups),
-            injected=records.injection_rate(planned) if rollouts else None,
-            dead=records.dead_rate(planned, self.objective) if rollouts else None,
+            injected=records.injection_rate(planned) if tokens else None,
+            dead=records.dead_rate(planned, self.objective) if tokens else None,
             tokens_per_second=tokens / seconds if tokens else None,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ from hapo_core.gate import (
     check_reachable,
 )
 from hapo_core.loss import (
+    DAPO,
+    DR_GRPO,
+    GSPO,
     LUFFY_RELEASE,
     PAPER,
     Aggregation,
@@ -36,7 +40,11 @@ from pipeline import config as c
 if TYPE_CHECKING:
     import torch
 
+    from hapo_core.groups import Demonstrations
     from hapo_core.methods import Method
+    from hapo_core.methods.chord import CHORDOptions
+    from hapo_core.methods.prefix_rft import PrefixRFTOptions
+    from hapo_core.methods.sampling import DynamicSampling, SoftOverlong
     from hapo_core.rollout import Sampling
     from hapo_core.update import UpdateSpec
 
@@ -74,17 +82,45 @@ def _threshold(t: c.ConstantThreshold | c.ScheduledThreshold | c.AdaptiveThresho
             return AdaptiveThreshold(t.gamma_start, t.kappa, t.smoothing)
 
 
+PRESETS = {
+    "paper": PAPER,
+    "luffy": LUFFY_RELEASE,
+    "dapo": DAPO,
+    "dr_grpo": DR_GRPO,
+    "gspo": GSPO,
+}
+DAPO_BATCHES, DAPO_BUFFER = 10, 0.2
+"""Preset dapo: most batches that a round samples, and the penalised share of the budget."""
+
+
 def objective(params: c.Params) -> Objective:
-    """The preset with what the configuration names on top (METHOD 3.1)."""
+    """The preset, what the configuration names on top (METHOD 3.1), and what the method needs."""
+    from hapo_core.methods.prefix_rft import prefix_rft_objective
+    from hapo_core.methods.real import real_objective
+    from hapo_core.methods.srft import srft_objective
+
+    base = _named_objective(params)
+    match params.method:
+        case "srft":
+            return srft_objective(base)
+        case "prefix_rft":
+            return prefix_rft_objective(base, _prefix_rft(params))
+        case "real":
+            return real_objective(base, params.objective.real.tau)
+        case _:
+            return base
+
+
+def _named_objective(params: c.Params) -> Objective:
     o, t, u = params.objective, params.teacher, params.update
-    preset = PAPER if o.preset == "paper" else LUFFY_RELEASE
+    preset = PRESETS[o.preset]
     clip = preset.clip if o.clip is None else (None if o.clip == "off" else o.clip)
     return replace(
         preset,
         advantage=AdvantageKind(o.advantage) if o.advantage else preset.advantage,
         clip=clip,
         aggregation=Aggregation(o.aggregation) if o.aggregation else preset.aggregation,
-        ratio_level=RatioLevel(o.ratio_level),
+        ratio_level=RatioLevel(o.ratio_level) if o.ratio_level else preset.ratio_level,
         entropy_coefficient=(
             preset.entropy_coefficient if o.entropy_coefficient is None else o.entropy_coefficient
         ),
@@ -97,22 +133,117 @@ def objective(params: c.Params) -> Objective:
     )
 
 
-def method(params: c.Params, state: GateState) -> Method:
-    """The method of the configuration, its gate continuing from `state`."""
-    from hapo_core.methods import GRPO, HAPO, LUFFY, SFT, SFTThenRL
+def method(
+    params: c.Params,
+    state: GateState,
+    demonstrations: Demonstrations | None = None,
+    prompt_ids: Sequence[str] = (),
+    waiting: Sequence[str] = (),
+) -> Method:
+    """The method of the configuration, its gate continuing from `state`.
+
+    Args:
+        demonstrations: all prompts with a usable trace (relift, chord).
+        prompt_ids: all training prompts (dynamic sampling).
+        waiting: prompts that the method remembers from earlier rounds (relift).
+    """
+    from hapo_core.methods import (
+        BREAD,
+        CHORD,
+        GRPO,
+        HAPO,
+        HPT,
+        LUFFY,
+        REAL,
+        SFT,
+        SRFT,
+        PrefixRFT,
+        ReLIFT,
+        SFTThenRL,
+    )
+    from hapo_core.methods.bread import BREADOptions
+    from hapo_core.methods.hpt import HPTOptions
+    from hapo_core.methods.relift import ReLIFTOptions
+    from hapo_core.methods.srft import SRFTOptions
 
     gate, what, seed = Gate(gate_spec(params), params.seed, state), objective(params), params.seed
+    known, t = demonstrations or {}, params.teacher
     match params.method:
         case "grpo":
-            return GRPO(gate, what, seed)
+            return GRPO(gate, what, seed, _dynamic(params, prompt_ids), _overlong(params))
         case "hapo":
-            return HAPO(gate, what, seed)
+            return HAPO(gate, what, seed, None, _overlong(params))
         case "luffy":
-            return LUFFY(gate, what, seed)
+            return LUFFY(gate, what, seed, None, _overlong(params))
         case "sft":
             return SFT(gate)
         case "sft_then_rl":
-            return SFTThenRL(gate, what, seed, params.sft.rounds)
+            return SFTThenRL(gate, what, seed, params.sft.rounds, _overlong(params))
+        case "srft":
+            sign = -1 if t.srft.sft_entropy == "minus" else 1
+            weights = SRFTOptions(t.srft.sft_weight, sign, t.srft.positive_weight)
+            return SRFT(gate, what, seed, weights)
+        case "hpt":
+            choice = HPTOptions(t.hpt.successes, t.hpt.normaliser == "shared")
+            return HPT(gate, what, seed, choice, _overlong(params))
+        case "relift":
+            buffer = ReLIFTOptions(t.relift.buffer)
+            return ReLIFT(gate, what, seed, known, buffer, waiting, _overlong(params))
+        case "chord":
+            return CHORD(gate, what, seed, known, _chord(params), _overlong(params))
+        case "prefix_rft":
+            return PrefixRFT(gate, what, seed, _prefix_rft(params))
+        case "bread":
+            return BREAD(gate, what, seed, BREADOptions(t.bread.splits))
+        case "real":
+            return REAL(gate, what, seed)
+
+
+def _dynamic(params: c.Params, prompt_ids: Sequence[str]) -> DynamicSampling | None:
+    from hapo_core.methods.sampling import DynamicSampling
+
+    batches = params.objective.dynamic_sampling
+    if batches is None and params.objective.preset == "dapo":
+        batches = DAPO_BATCHES
+    if not isinstance(batches, int):
+        return None
+    return DynamicSampling(tuple(prompt_ids), params.train.prompts_per_round, batches, params.seed)
+
+
+def _overlong(params: c.Params) -> SoftOverlong | None:
+    from hapo_core.methods.sampling import SoftOverlong
+
+    o, budget = params.objective, params.rollout.max_tokens
+    share = o.overlong_buffer
+    if share is None and o.preset == "dapo":
+        share = DAPO_BUFFER
+    if not isinstance(share, float):
+        return None
+    return SoftOverlong(budget, max(1, round(share * budget)), o.overlong_weight)
+
+
+def _chord(params: c.Params) -> CHORDOptions:
+    from hapo_core.methods.chord import CHORD_MU, CHORD_PHI, CHORDOptions
+
+    o = params.teacher.chord
+    usual = CHORD_MU if o.variant == "mu" else CHORD_PHI
+    mix = ScheduledThreshold(
+        Shape(o.shape),
+        usual.start if o.mix_start is None else o.mix_start,
+        usual.end if o.mix_end is None else o.mix_end,
+        o.horizon,
+    )
+    rollouts = params.train.prompts_per_round * params.rollout.group_size
+    rows = round(rollouts * o.expert_share / (1 - o.expert_share))
+    return CHORDOptions(mix, o.variant == "phi", max(1, rows))
+
+
+def _prefix_rft(params: c.Params) -> PrefixRFTOptions:
+    from hapo_core.methods.prefix_rft import PrefixRFTOptions
+
+    o = params.teacher.prefix_rft
+    low = ScheduledThreshold(Shape.COSINE, o.low_start, o.low_end, o.horizon)
+    return PrefixRFTOptions(low, o.high, o.top_share, o.prefix_tokens == "teacher")
 
 
 def update_spec(params: c.Params) -> UpdateSpec:

@@ -13,6 +13,9 @@ import pytest
 import torch
 
 from hapo_core.loss import (
+    DAPO,
+    DR_GRPO,
+    GSPO,
     Aggregation,
     Objective,
     RatioLevel,
@@ -21,6 +24,7 @@ from hapo_core.loss import (
     batch_loss,
     row_scales,
 )
+from hapo_core.methods.sampling import SoftOverlong
 from hapo_core.policy import response_logprobs
 from hapo_core.tasks.tiny import tiny_model, tiny_tokenizer
 
@@ -164,3 +168,44 @@ def test_loss_and_gradient_agree(
     scale = float(their_gradient.abs().max())
     assert scale > 0
     assert float((our_gradient - their_gradient).abs().max()) <= 2e-5 * scale + 1e-8
+
+
+@pytest.mark.parametrize(
+    ("preset", "loss_type"), [(DAPO, "dapo"), (DR_GRPO, "dr_grpo"), (GSPO, "grpo")]
+)
+def test_presets_agree(
+    model: Any, rows: list[TrainRow], tmp_path: Path, preset: Objective, loss_type: str
+) -> None:
+    """The presets as they are, under ratios near 1, where GSPO's narrow clip cuts some rows only."""
+    logprobs, _ = response_logprobs(model, [(r.prompt_ids, r.response_ids) for r in rows])
+    noise = torch.randn(len(logprobs), generator=torch.Generator().manual_seed(2))
+    old = logprobs.detach() + (5e-4 if preset is GSPO else 0.3) * noise
+    scales = row_scales(rows, preset.aggregation, MAX_TOKENS)
+    ours = batch_loss(rows, scales, logprobs, preset, old)
+    our_gradient = flat_gradient(model, ours.loss)
+    assert preset.clip is not None
+    trainer = trainer_of(
+        model,
+        tmp_path,
+        loss_type=loss_type,
+        importance_sampling_level=preset.ratio_level.value,
+        epsilon=preset.clip[0],
+        epsilon_high=preset.clip[1],
+    )
+    trainer.model.train()
+    theirs = trainer._compute_loss(trainer.model, padded(rows, old))
+    their_gradient = flat_gradient(trainer.model, theirs)
+    assert float(ours.loss.detach()) == pytest.approx(float(theirs.detach()), abs=2e-6)
+    scale = float(their_gradient.abs().max())
+    assert float((our_gradient - their_gradient).abs().max()) <= 2e-5 * scale + 1e-8
+
+
+def test_soft_overlong_penalty_agrees() -> None:
+    """TRL's reward function over all lengths that a budget allows."""
+    from trl.rewards import get_soft_overlong_punishment
+
+    theirs = get_soft_overlong_punishment(max_completion_len=100, soft_punish_cache=30)
+    ours = SoftOverlong(100, 30)
+    lengths = range(1, 101)
+    expected = theirs(completion_ids=[[1] * n for n in lengths])
+    assert [ours.penalty(n) for n in lengths] == pytest.approx(expected)

@@ -1,15 +1,18 @@
-"""What a method is, and the part that all reinforcement methods share."""
+"""What a method is, and the parts that all reinforcement methods share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import Protocol
 
 from hapo_core.advantage import group_advantages
 from hapo_core.gate import Decision, Gate, Reading
-from hapo_core.groups import Group, PlannedGroup, success_rate
+from hapo_core.groups import Extras, Group, PlannedGroup, Request, Trace, success_rate
 from hapo_core.loss import Objective, RowKind, TrainRow
+from hapo_core.methods.sampling import DynamicSampling, SoftOverlong
+from hapo_core.rollout.protocol import Prompt
 from hapo_core.ssi import injected_rewards, worst_rollout
 
 
@@ -21,37 +24,76 @@ class Phase(StrEnum):
 
 
 class Method(Protocol):
-    """Turns the groups of a round into rows of an optimizer batch. A pure function of its inputs,
-    the seed and the gate's state."""
+    """Says what a round samples and turns it into rows of an optimizer batch. A pure function of
+    its inputs, the seed, the gate's state and `waiting`.
+
+    A round calls `phase`, then `wants` until it returns nothing, then `plan` once, then `extras`
+    once. `waiting` holds prompt ids that the method remembers between rounds; it is part of every
+    checkpoint.
+    """
 
     gate: Gate
+    waiting: list[str]
 
     def phase(self, round_index: int) -> Phase:
         """Whether the round (counted from 0) needs rollouts."""
+        ...
+
+    def wants(self, groups: Sequence[Group], size: int, round_index: int) -> list[Request]:
+        """What to sample next, given all that the round has sampled; nothing ends the sampling.
+
+        Args:
+            groups: the round's groups, without rollouts at the first call; a request for a prompt
+                that is not among them adds a group.
+            size: N.
+        """
         ...
 
     def plan(self, groups: Sequence[Group], round_index: int) -> list[PlannedGroup]:
         """Rows and decisions of every group, in the order given."""
         ...
 
+    def extras(self, round_index: int) -> Extras:
+        """Rows of traces that train outside of the groups."""
+        ...
+
 
 class ReinforcementMethod:
-    """Base of the methods that sample in every round: they differ only in `admits`, the question
-    whether the teacher enters a group. The gate reads every group even where the method ignores
-    it, so that posteriors and confidences can be compared between methods.
+    """Base of the methods that sample in every round. Most differ only in `admits`, the question
+    whether the teacher enters a group, or in `assemble`, what rows the group becomes. The gate
+    reads every group even where the method ignores it, so that posteriors and confidences can be
+    compared between methods.
 
     Args:
         gate: confidence gate with its state.
         objective: gives the kind of advantage.
         seed: keys the tie-break among equally bad rollouts.
+        dynamic: refill of groups whose rewards are all equal, or None.
+        overlong: penalty on long rollouts inside the advantages, or None.
     """
 
-    def __init__(self, gate: Gate, objective: Objective, seed: int) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        objective: Objective,
+        seed: int,
+        dynamic: DynamicSampling | None = None,
+        overlong: SoftOverlong | None = None,
+    ) -> None:
         self.gate, self._objective, self._seed = gate, objective, seed
+        self._dynamic, self._overlong = dynamic, overlong
+        self.waiting: list[str] = []
 
     def phase(self, round_index: int) -> Phase:
         """Every round samples."""
         return Phase.RL
+
+    def wants(self, groups: Sequence[Group], size: int, round_index: int) -> list[Request]:
+        """N rollouts of every prompt, then refills where sampling is dynamic."""
+        fresh = [Request(g.prompt.prompt_id, size) for g in groups if not g.rollouts]
+        if fresh or self._dynamic is None:
+            return fresh
+        return self._dynamic.refills(groups, size, round_index)
 
     def admits(self, group: Group, reading: Reading) -> Decision:
         """INJECTED if the trace should enter (a missing trace is seen to by the caller)."""
@@ -62,29 +104,52 @@ class ReinforcementMethod:
         self.gate.begin_round(round_index, success_rate(list(groups)))
         return [self._plan_group(group, round_index) for group in groups]
 
-    def _plan_group(self, group: Group, round_index: int) -> PlannedGroup:
-        prompt_id = group.prompt.prompt_id
-        reading = self.gate.read(prompt_id, group.successes, group.known, round_index)
-        decision = self.admits(group, reading) if group.known else Decision.UNKNOWN
-        if decision is Decision.INJECTED and group.trace is None:
-            decision = Decision.NO_TRACE
-        rewards: Sequence[float | None] = group.rewards
+    def extras(self, round_index: int) -> Extras:
+        """None."""
+        return Extras()
+
+    def assemble(
+        self, group: Group, decision: Decision, reading: Reading, round_index: int
+    ) -> PlannedGroup:
+        """The rows of a group: all rollouts, the trace in the place of the worst if it enters."""
+        rewards: Sequence[float | None] = self.rewards(group)
         replaced = None
         if decision is Decision.INJECTED:
-            replaced = worst_rollout(rewards, self._seed, round_index, prompt_id)
+            prompt_id = group.prompt.prompt_id
+            replaced = worst_rollout(group.rewards, self._seed, round_index, prompt_id)
             assert replaced is not None  # group.known > 0
             rewards = injected_rewards(rewards, replaced)
         advantages = group_advantages(rewards, self._objective.advantage)
         rows = tuple(
-            _teacher_row(group, advantage, reading)
+            teacher_row(group, advantage, reading)
             if j == replaced
-            else _policy_row(group, j, advantage)
+            else policy_row(group, j, advantage)
             for j, advantage in enumerate(advantages)
         )
         return PlannedGroup(group, rows, decision, replaced, reading)
 
+    def rewards(self, group: Group) -> Sequence[float | None]:
+        """What the advantages of the rollouts are made of."""
+        return group.rewards if self._overlong is None else self._overlong.rewards(group)
 
-def _policy_row(group: Group, j: int, advantage: float) -> TrainRow:
+    def _plan_group(self, group: Group, round_index: int) -> PlannedGroup:
+        prompt_id = group.prompt.prompt_id
+        reading = self.gate.read(prompt_id, group.successes, group.known, round_index)
+        if self._dynamic is not None and not group.mixed:
+            return PlannedGroup(group, (), Decision.DISCARDED, None, reading)
+        decision = self.admits(group, reading) if group.known else Decision.UNKNOWN
+        if decision is Decision.INJECTED and group.trace is None:
+            decision = Decision.NO_TRACE
+        return self.assemble(group, decision, reading, round_index)
+
+
+def on_policy(group: Group) -> Decision:
+    """The decision of a group that the teacher does not enter."""
+    return Decision.SOLVED if group.successes == group.known else Decision.CLOSED
+
+
+def policy_row(group: Group, j: int, advantage: float) -> TrainRow:
+    """Rollout `j` as an on-policy row."""
     rollout = group.rollouts[j]
     return TrainRow(
         prompt_ids=group.prompt.token_ids,
@@ -92,10 +157,12 @@ def _policy_row(group: Group, j: int, advantage: float) -> TrainRow:
         kind=RowKind.ON_POLICY,
         advantage=advantage,
         sampler_logprobs=rollout.logprobs,
+        sample=j,
     )
 
 
-def _teacher_row(group: Group, advantage: float, reading: Reading) -> TrainRow:
+def teacher_row(group: Group, advantage: float, reading: Reading) -> TrainRow:
+    """The trace of the group as a teacher row."""
     assert group.trace is not None
     return TrainRow(
         prompt_ids=group.prompt.token_ids,
@@ -103,4 +170,37 @@ def _teacher_row(group: Group, advantage: float, reading: Reading) -> TrainRow:
         kind=RowKind.TEACHER,
         advantage=advantage,
         confidence=reading.confidence,
+    )
+
+
+def likelihood_row(prompt: Prompt, trace: Trace) -> TrainRow:
+    """A trace as an NLL row."""
+    return TrainRow(prompt.token_ids, trace.token_ids, RowKind.SFT)
+
+
+def branch_row(group: Group, index: int, advantage: float, *, prefix_in_loss: bool) -> TrainRow:
+    """Continuation `index` as an on-policy row.
+
+    Args:
+        prefix_in_loss: whether the teacher's tokens belong to the response (and the normaliser)
+            or, with the prompt, to what is given.
+    """
+    branch = group.continuations[index]
+    assert group.trace is not None
+    head, own = group.trace.token_ids[: branch.prefix], branch.rollout.token_ids
+    row = TrainRow(
+        prompt_ids=(*group.prompt.token_ids, *head),
+        response_ids=own,
+        kind=RowKind.ON_POLICY,
+        advantage=advantage,
+        sampler_logprobs=branch.rollout.logprobs,
+        branch=index,
+    )
+    if not prefix_in_loss:
+        return row
+    return replace(
+        row,
+        prompt_ids=group.prompt.token_ids,
+        response_ids=(*head, *own),
+        prefix=branch.prefix,
     )

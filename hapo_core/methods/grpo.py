@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from hapo_core.gate import Decision, Reading
 from hapo_core.groups import Group
-from hapo_core.methods.base import ReinforcementMethod
+from hapo_core.methods.base import ReinforcementMethod, on_policy
 
 
 class GRPO(ReinforcementMethod):
-    """Group-relative policy optimisation on the policy's own rollouts."""
+    """Group-relative policy optimisation on the policy's own rollouts. DAPO, Dr.GRPO and GSPO are
+    this method with another objective (`hapo_core.loss`) and DAPO's `methods.sampling`."""
 
     def admits(self, group: Group, reading: Reading) -> Decision:
         """Never."""
-        return Decision.SOLVED if group.successes == group.known else Decision.CLOSED
+        return on_policy(group)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hapo_core.gate import Decision, Gate
-from hapo_core.groups import Group, PlannedGroup
-from hapo_core.loss import RowKind, TrainRow
-from hapo_core.methods.base import Phase
+from hapo_core.groups import Extras, Group, PlannedGroup, Request
+from hapo_core.methods.base import Phase, likelihood_row
 
 
 class SFT:
@@ -15,19 +14,27 @@ class SFT:
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
+        self.waiting: list[str] = []
 
     def phase(self, round_index: int) -> Phase:
         """No round samples."""
         return Phase.SFT
 
+    def wants(self, groups: Sequence[Group], size: int, round_index: int) -> list[Request]:
+        """Nothing."""
+        return []
+
     def plan(self, groups: Sequence[Group], round_index: int) -> list[PlannedGroup]:
         """One row per prompt with a usable trace."""
         return [plan_supervised(group) for group in groups]
+
+    def extras(self, round_index: int) -> Extras:
+        """None."""
+        return Extras()
 
 
 def plan_supervised(group: Group) -> PlannedGroup:
     """The trace of a group as one NLL row, or no row where there is no usable trace."""
     if group.trace is None:
         return PlannedGroup(group, (), Decision.NO_TRACE)
-    row = TrainRow(group.prompt.token_ids, group.trace.token_ids, RowKind.SFT)
-    return PlannedGroup(group, (row,), Decision.INJECTED)
+    return PlannedGroup(group, (likelihood_row(group.prompt, group.trace),), Decision.INJECTED)

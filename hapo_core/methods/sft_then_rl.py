@@ -5,23 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hapo_core.gate import Gate
-from hapo_core.groups import Group, PlannedGroup
+from hapo_core.groups import Group, PlannedGroup, Request
 from hapo_core.loss import Objective
 from hapo_core.methods.base import Phase
 from hapo_core.methods.grpo import GRPO
+from hapo_core.methods.sampling import SoftOverlong
 from hapo_core.methods.sft import plan_supervised
 
 
 class SFTThenRL(GRPO):
     """GRPO whose first `sft_rounds` rounds imitate the traces of their prompts."""
 
-    def __init__(self, gate: Gate, objective: Objective, seed: int, sft_rounds: int) -> None:
-        super().__init__(gate, objective, seed)
+    def __init__(
+        self,
+        gate: Gate,
+        objective: Objective,
+        seed: int,
+        sft_rounds: int,
+        overlong: SoftOverlong | None = None,
+    ) -> None:
+        super().__init__(gate, objective, seed, None, overlong)
         self._sft_rounds = sft_rounds
 
     def phase(self, round_index: int) -> Phase:
         """Supervised in the first `sft_rounds` rounds, reinforcement after."""
         return Phase.SFT if round_index < self._sft_rounds else Phase.RL
+
+    def wants(self, groups: Sequence[Group], size: int, round_index: int) -> list[Request]:
+        """Nothing in supervised rounds, then GRPO's."""
+        if self.phase(round_index) is Phase.SFT:
+            return []
+        return super().wants(groups, size, round_index)
 
     def plan(self, groups: Sequence[Group], round_index: int) -> list[PlannedGroup]:
         """See `Method.plan`."""

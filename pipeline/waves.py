@@ -1,0 +1,147 @@
+"""What a method asks for, sampled and verified: requests in, groups out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from hapo_core.groups import Continuation, Group, Request, Trace
+from hapo_core.rollout import Finish, Prompt, Rollout, Sampling
+from hapo_core.rollout.protocol import Engine
+from hapo_core.verify import Verification, reward_of
+from pipeline.trainset import TrainSet
+
+Sampled = tuple[Request, Rollout]
+Decode = Callable[[Sequence[int]], str]
+
+
+@dataclass
+class Waves:
+    """The groups of a round while they grow, with the verdict of every sample.
+
+    Args:
+        data: prompts and traces.
+        max_tokens: longer traces do not count as usable.
+    """
+
+    data: TrainSet
+    max_tokens: int
+    groups: dict[str, Group] = field(default_factory=dict)
+    _verdicts: dict[str, list[Verification]] = field(default_factory=dict)
+    _branch_verdicts: dict[str, list[Verification]] = field(default_factory=dict)
+
+    def open(self, prompt_id: str) -> None:
+        """Add an empty group, unless the prompt has one."""
+        if prompt_id not in self.groups:
+            trace = usable_trace(self.data, prompt_id, self.max_tokens)
+            self.groups[prompt_id] = Group(self.data.prompts[prompt_id], (), (), trace)
+
+    def add(self, samples: Sequence[Sampled], verdicts: Sequence[Verification]) -> None:
+        """Put verified samples, in order, into their groups."""
+        for (request, rollout), verdict in zip(samples, verdicts, strict=True):
+            self.open(request.prompt_id)
+            group, reward = self.groups[request.prompt_id], reward_of(verdict.verdict)
+            if request.prefix:
+                branch = Continuation(request.prefix, rollout, reward)
+                group = replace(group, continuations=(*group.continuations, branch))
+                self._branch_verdicts.setdefault(request.prompt_id, []).append(verdict)
+            else:
+                group = replace(
+                    group, rollouts=(*group.rollouts, rollout), rewards=(*group.rewards, reward)
+                )
+                self._verdicts.setdefault(request.prompt_id, []).append(verdict)
+            self.groups[request.prompt_id] = group
+
+    @property
+    def verdicts(self) -> list[Verification]:
+        """Group by group: those of the rollouts, then those of the continuations."""
+        return [
+            verdict
+            for i in self.groups
+            for verdict in (*self._verdicts.get(i, ()), *self._branch_verdicts.get(i, ()))
+        ]
+
+
+def usable_trace(data: TrainSet, prompt_id: str, max_tokens: int) -> Trace | None:
+    """The prompt's trace if it fits the response budget."""
+    trace = data.traces.get(prompt_id)
+    return trace if trace is not None and len(trace.token_ids) <= max_tokens else None
+
+
+def demonstrations(data: TrainSet, max_tokens: int) -> dict[str, tuple[Prompt, Trace]]:
+    """All training prompts whose trace fits the response budget."""
+    usable = ((i, usable_trace(data, i, max_tokens)) for i in data.prompt_ids)
+    return {i: (data.prompts[i], trace) for i, trace in usable if trace is not None}
+
+
+def sample(
+    requests: Sequence[Request],
+    groups: Waves,
+    engine: Engine,
+    sampling: Sampling,
+    decode: Decode,
+    seed: int,
+    round_index: int,
+) -> list[Sampled]:
+    """The samples of all requests, in their order. A continuation's rollout has the whole response
+    as its text, and its tokens fill what the prefix leaves of the budget.
+
+    Requests of like kind and size share a call of the engine; draws are keyed by prompt, prefix and
+    sample, so the calls' make-up changes none of them.
+    """
+    found: dict[Request, list[Rollout]] = {request: [] for request in requests}
+    for kind in dict.fromkeys((request.n, request.prefix > 0) for request in requests):
+        batch = {
+            _stream(request): request
+            for request in found
+            if (request.n, request.prefix > 0) == kind
+        }
+        longest = sampling.max_tokens - min(request.prefix for request in batch.values())
+        wanted = replace(sampling, n=kind[0], max_tokens=longest)
+        prompts = [_start(groups, stream, request) for stream, request in batch.items()]
+        for rollout in engine.generate(prompts, wanted, seed, round_index):
+            found[batch[rollout.prompt_id]].append(rollout)
+    out: list[Sampled] = []
+    for request, rollouts in found.items():
+        for rollout in sorted(rollouts, key=lambda r: r.sample):
+            if request.prefix:
+                rollout = _whole(groups, request, rollout, sampling.max_tokens, decode)
+            out.append((request, rollout))
+    return out
+
+
+def _stream(request: Request) -> str:
+    """The name under which the engine draws: continuations must not repeat the rollouts' draws."""
+    return f"{request.prompt_id}|{request.prefix}" if request.prefix else request.prompt_id
+
+
+def _start(groups: Waves, stream: str, request: Request) -> Prompt:
+    return Prompt(
+        stream, (*groups.data.prompts[request.prompt_id].token_ids, *_head(groups, request))
+    )
+
+
+def _head(groups: Waves, request: Request) -> tuple[int, ...]:
+    if not request.prefix:
+        return ()
+    trace = groups.groups[request.prompt_id].trace
+    assert trace is not None  # a method asks for prefixes of traces that there are
+    return trace.token_ids[: request.prefix]
+
+
+def _whole(
+    groups: Waves, request: Request, rollout: Rollout, max_tokens: int, decode: Decode
+) -> Rollout:
+    """The continuation cut to its own budget: the same tokens that a smaller budget would give,
+    because every position has its own draw."""
+    budget = max_tokens - request.prefix
+    own = rollout.token_ids[:budget]
+    cut = len(rollout.token_ids) > budget
+    return replace(
+        rollout,
+        prompt_id=request.prompt_id,
+        token_ids=own,
+        logprobs=rollout.logprobs[:budget],
+        finish=Finish.LENGTH if cut else rollout.finish,
+        text=decode([*_head(groups, request), *own]),
+    )
