@@ -14,9 +14,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--response", help="column of the generations (text, a chat, or a list of them)")
     add("--gold", help="column of the reference answers; a.b reads inside a mapping")
     add("--id", help="column of the problem's id; rows with equal ids are samples of one problem")
-    add("--label", help="column of the file's own verdict or reward, to be compared")
+    add(
+        "--label",
+        help="column of the file's own verdict or reward, to be compared; none: no column",
+    )
     add("--label-threshold", type=float, help="a reward above it counts as right")
-    add("--truncated", help="column that says which generations were cut")
+    add("--truncated", help="column that says which generations were cut; none: no column")
     add(
         "--benchmark",
         metavar="NAME[=PATH]",

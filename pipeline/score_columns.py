@@ -23,6 +23,8 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     "problem": ("problem", "question", "prompt"),
 }  # fmt: skip
 """Column names that are tried, in this order, for what no option names."""
+NONE = "none"
+"""`--label none`: the column with a known name is left alone."""
 
 _TRUE = ("true", "1", "1.0", "yes", "correct", "right")
 _FALSE = ("false", "0", "0.0", "no", "wrong", "incorrect", "-1", "-1.0")
@@ -78,6 +80,9 @@ def find_columns(row: Row, options: argparse.Namespace, where: str, own_gold: bo
     found: dict[str, str | None] = {}
     for name, candidates in DEFAULTS.items():
         asked = getattr(options, name, None)
+        if asked == NONE and name != "response":
+            found[name] = None
+            continue
         if asked is not None and not _has(row, asked):
             near = difflib.get_close_matches(asked, list(map(str, row)), n=1)
             raise DataError(

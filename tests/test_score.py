@@ -256,14 +256,25 @@ def test_prime_rl_rewards_agree_on_every_rollout(here: Path) -> None:
 
 def sky_class(row: dict[str, Any], verdict: str) -> str:
     """Why the source and we differ on a Sky-T1 generation."""
-    text = row["generation"]
+    text = row["generation"].rstrip()
     if verdict == "correct":
-        return "the source's gold is damaged, and its grader believed it"
+        return "damaged gold, the source believes it"
     if verdict == "wrong":
-        return "the file's gold is damaged, the answer is right"
+        return "damaged gold, the answer is right"
+    if "<|begin_of_thought|>" not in text:
+        return "finished, no box" if text.endswith(".") else "cut in plain text"
     if "<|end_of_thought|>" not in text:
-        return "cut inside the thought"
-    return "cut before the box" if "<|end_of_solution|>" not in text else "ends without a box"
+        return "cut in the thought, after a box" if "\\boxed" in text else "cut in the thought"
+    return "finished, no box" if "<|end_of_solution|>" in text else "cut in the solution"
+
+
+NO_MARK = {
+    "finished, no box": 75,
+    "cut in plain text": 4,
+    "cut in the thought": 4,
+    "cut in the thought, after a box": 1,
+    "cut in the solution": 3,
+}
 
 
 def sky(summary: dict[str, Any]) -> Counter[str]:
@@ -277,16 +288,15 @@ def test_sky_t1_every_difference_has_a_reason(here: Path) -> None:
     file = shared_data() / "traces/skyt1_math500.jsonl"
     found = score(file)
     assert found["verdicts"]["correct"] == 210 and found["agreed"] == 410
-    assert sky(found) == {
-        "cut inside the thought": 83,
-        "cut before the box": 3,
-        "ends without a box": 1,
-        "the file's gold is damaged, the answer is right": 3,
-    }
+    assert sky(found) == {**NO_MARK, "damaged gold, the answer is right": 3}
     damaged = [d["row"] for d in found["differences"] if d["verdict"] == "wrong"]
     assert damaged == [206, 299, 420]
-    # A cut generation is never called right by accident of being cut: all 83 stop in the thought.
     assert all(d["label"] for d in found["differences"])
+    # The file's `truncated` means a solution tag that is never closed; without it the verdict is
+    # `unparsed`, and nothing else changes.
+    plain = score(file, "--truncated", "none", "--out", "plain")
+    assert plain["verdicts"]["unparsed"] == 267 and plain["verdicts"]["truncated"] == 0
+    assert plain["verdicts"]["correct"] == 210 and sky(plain) == sky(found)
 
 
 def test_sky_t1_against_the_golds_of_math500(here: Path) -> None:
@@ -295,11 +305,6 @@ def test_sky_t1_against_the_golds_of_math500(here: Path) -> None:
     bench = f"math500={folder / 'bench/math500.jsonl'}"
     found = score(folder / "traces/skyt1_math500.jsonl", "--benchmark", bench)
     assert found["verdicts"]["correct"] == 214 and found["agreed"] == 412
-    assert sky(found) == {
-        "cut inside the thought": 83,
-        "cut before the box": 3,
-        "ends without a box": 1,
-        "the source's gold is damaged, and its grader believed it": 1,
-    }
+    assert sky(found) == {**NO_MARK, "damaged gold, the source believes it": 1}
     (false_negative,) = [d for d in found["differences"] if not d["label"]]
     assert false_negative["row"] == 285 and "pm" in false_negative["gold"]
