@@ -101,7 +101,13 @@ class Evaluation:
         self, benchmark: Benchmark, prompts: Sequence[Prompt], sampling: Sampling
     ) -> list[tuple[Rollout, Verification]]:
         return respond(
-            self.engine, self.pool, prompts, benchmark.answers, sampling, self.params.seed
+            self.engine,
+            self.pool,
+            prompts,
+            benchmark.answers,
+            sampling,
+            self.params.seed,
+            rewards=benchmark.rewards,
         )
 
     def _template(self) -> str:

@@ -25,6 +25,7 @@ class Benchmark:
     name: str
     prompts: tuple[Prompt, ...]
     answers: dict[str, str]
+    rewards: dict[str, str]
 
     @property
     def ids(self) -> list[str]:
@@ -39,6 +40,7 @@ def load_benchmark(data: Path, name: str, limit: int | None) -> Benchmark:
         name,
         tuple(Prompt(r["problem_id"], tuple(r["prompt_ids"])) for r in rows),
         {r["problem_id"]: r["answer"] for r in rows},
+        {r["problem_id"]: r["reward"] for r in rows},
     )
 
 
@@ -49,6 +51,8 @@ def respond(
     answers: dict[str, str],
     sampling: Sampling,
     seed: int,
+    *,
+    rewards: dict[str, str],
 ) -> list[tuple[Rollout, Verification]]:
     """Responses with their verdicts, sorted by problem (as given) and sample."""
     order = {p.prompt_id: k for k, p in enumerate(prompts)}
@@ -56,7 +60,9 @@ def respond(
         engine.generate(prompts, sampling, seed, EVALUATION_ROUND),
         key=lambda r: (order[r.prompt_id], r.sample),
     )
-    return list(zip(rollouts, pool.verify(verify_jobs(rollouts, answers)), strict=True))
+    return list(
+        zip(rollouts, pool.verify(verify_jobs(rollouts, answers, rewards=rewards)), strict=True)
+    )
 
 
 def generation(rollout: Rollout, verification: Verification) -> Generation:
@@ -82,7 +88,9 @@ class Probe:
         """The probe columns of the ROUNDS table."""
         seed = self.params.seed
         b = self.benchmark
-        answered = respond(engine, pool, b.prompts, b.answers, self.sampling, seed)
+        answered = respond(
+            engine, pool, b.prompts, b.answers, self.sampling, seed, rewards=b.rewards
+        )
         protocol = Protocol(
             self.sampling.n,
             self.sampling.temperature,

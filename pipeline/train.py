@@ -164,7 +164,9 @@ class Segment:
         return sorted(out, key=lambda r: (order[r.prompt_id], r.sample))
 
     def _verify(self, rollouts: list[Rollout]) -> list[Verification]:
-        verdicts = self.pool.verify(verify_jobs(rollouts, self.data.answers))
+        verdicts = self.pool.verify(
+            verify_jobs(rollouts, self.data.answers, rewards=self.data.rewards)
+        )
         unknown = sum(1 for v in verdicts if reward_of(v.verdict) is None)
         if unknown > self.params.rewards.max_unknown_share * len(verdicts):
             example = next(v for v in verdicts if reward_of(v.verdict) is None)

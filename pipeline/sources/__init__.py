@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.config import ChainsSource, Source
+from pipeline.config import ChainsSource, GymSource, Source
 from pipeline.sources.chains import chain_records
 from pipeline.sources.record import LooseTraces, Records
 
@@ -44,6 +44,11 @@ def open_source(name: str, source: Source, seed: int, role: str, taken: set[str]
         facts: dict[str, object] = {"kind": "chains", **source.model_dump(mode="json")}
         records = chain_records(name, source, seed, role, taken)
         return Opened(records, True, True, facts, source.count)
+    if isinstance(source, GymSource):
+        from pipeline.sources.gym import gym_records
+
+        facts = {**source.model_dump(mode="json")}
+        return Opened(gym_records(name, source, seed, role, taken), True, True, facts, source.count)
     from pipeline.sources.table import open_table
 
     return open_table(name, source)
