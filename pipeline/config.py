@@ -28,6 +28,8 @@ class Section(BaseModel):
 
 
 S = TypeVar("S", bound=Section)
+RewardName = Annotated[str, Field(pattern=r"^(math|exact|reasoning_gym|[A-Za-z_][\w.]*:\w+)$")]
+"""`math`, `exact`, `reasoning_gym`, or `package.module:function` (docs/verification.md)."""
 
 
 # --- data ---------------------------------------------------------------------------------------
@@ -42,6 +44,21 @@ class ChainsSource(Section):
     max_steps: int = Field(ge=1)
     start_low: int = Field(default=100, ge=100, le=999)
     start_high: int = Field(default=999, ge=100, le=999)
+    reward: RewardName | None = None
+    """What grades its problems; None is `rewards.verifier`."""
+
+
+class GymSource(Section):
+    """Problems of a reasoning-gym task (extra `hapo[reasoning-gym]`); they have no traces."""
+
+    kind: Literal["gym"]
+    task: str
+    """A data set of reasoning-gym, for example `basic_arithmetic`."""
+    count: int = Field(ge=1)
+    settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """The task's own settings (difficulty), beside its size and seed."""
+    reward: RewardName | None = "reasoning_gym"
+    """What grades its problems: the task's own scorer."""
 
 
 class TableSource(Section):
@@ -57,6 +74,8 @@ class TableSource(Section):
     revision: str | None = None
     """Commit or tag on the hub; unset means the one that the hub serves, which is recorded."""
     config: str | None = None
+    reward: RewardName | None = None
+    """What grades its problems; None is `rewards.verifier`."""
     split: str = "train"
     limit: int | None = Field(default=None, ge=1)
     """Read only the first rows."""
@@ -84,6 +103,8 @@ class PresetSource(Section):
     """A benchmark known by name (`pipeline.presets`): `{kind: math500}` is all it needs."""
 
     kind: PresetName
+    reward: RewardName | None = None
+    """What grades its problems; None is `rewards.verifier`."""
     path: str | None = None
     """A local copy, read instead of the hub's where it exists."""
     revision: str | None = None
@@ -94,6 +115,7 @@ class PresetSource(Section):
         preset = PRESETS[self.kind]
         return TableSource(
             kind="table",
+            reward=self.reward,
             adapter=preset.adapter,
             path=self.path,
             hub=preset.hub,
@@ -104,8 +126,10 @@ class PresetSource(Section):
         )
 
 
-Source = Annotated[ChainsSource | TableSource, Field(discriminator="kind")]
-BenchmarkSource = Annotated[ChainsSource | TableSource | PresetSource, Field(discriminator="kind")]
+Source = Annotated[ChainsSource | GymSource | TableSource, Field(discriminator="kind")]
+BenchmarkSource = Annotated[
+    ChainsSource | GymSource | TableSource | PresetSource, Field(discriminator="kind")
+]
 
 
 class Curate(Section):
@@ -404,7 +428,8 @@ class Sft(Section):
 class Rewards(Section):
     """Which verifier marks the responses."""
 
-    verifier: Literal["math", "exact"] = "math"
+    verifier: RewardName = "math"
+    """The reward of sources that name none (`curate.sources.NAME.reward`)."""
     require_box: bool = True
     """A response without a final mark (box) is `unparsed`, whatever else it says."""
     timeout_seconds: float = Field(default=5.0, gt=0)

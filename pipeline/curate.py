@@ -17,7 +17,7 @@ from typing import TypeVar
 from transformers import PreTrainedTokenizerBase
 
 from hapo_core.errors import DataError
-from hapo_core.verify import VerifierPool, VerifierSettings
+from hapo_core.verify import VerifierPool
 from pipeline.config import Params, load_params
 from pipeline.curation.account import Account
 from pipeline.curation.benchmarks import Benchmark, read_benchmark, write_benchmark
@@ -50,6 +50,7 @@ from pipeline.store import (
     write_manifest,
 )
 from pipeline.tables import DROPPED, PROBLEMS, write_table
+from pipeline.wiring import verifier_settings
 
 STAGE = "curate"
 TARGET = Path("artifacts/data")
@@ -72,16 +73,7 @@ class Curation:
         self.rows = self.trace_rows = 0
         self.raw = Spool(out / "spool" / "raw.arrow")
         self.graded = Spool(out / "spool" / "graded.arrow", GRADED)
-        rewards = params.rewards
-        self.pool = VerifierPool(
-            VerifierSettings(
-                kind=rewards.verifier,
-                workers=rewards.workers,
-                timeout_seconds=rewards.timeout_seconds,
-                memory_mb=rewards.memory_mb,
-                require_box=rewards.require_box,
-            )
-        )
+        self.pool = VerifierPool(verifier_settings(params.rewards))
 
     # --- the steps, in order ------------------------------------------------------------------
 
@@ -91,7 +83,13 @@ class Curation:
         for name, source in self.config.sources.items():
             opened = open_source(name, source, self.params.seed, "train", self.taken)
             records = _watched(opened.records, self.observer, name, opened.total)
-            intake.read(name, records, strict=opened.strict, generated=opened.generated)
+            intake.read(
+                name,
+                records,
+                strict=opened.strict,
+                generated=opened.generated,
+                reward=source.reward or self.params.rewards.verifier,
+            )
             if opened.traces is not None:
                 intake.attach(name, opened.traces)
             self.sources[name] = {**opened.facts, **intake.counts[name]}
@@ -107,6 +105,7 @@ class Curation:
                 open_source(name, source, self.params.seed, "benchmark", self.taken),
                 self.maker,
                 self.pool,
+                source.reward or self.params.rewards.verifier,
             )
             for name, source in self.config.benchmarks.items()
         }
@@ -271,6 +270,7 @@ def _problem_row(candidate: Candidate) -> dict[str, object]:
         "answer": candidate.answer,
         "source": candidate.source,
         "split": candidate.split,
+        "reward": candidate.reward,
         "prompt_ids": candidate.prompt_ids,
     }
 

@@ -77,14 +77,21 @@ def peek_lines(options: argparse.Namespace) -> Iterator[str]:
 
 def _source(options: argparse.Namespace) -> TableSource | str:
     """The table source that the argument means; text for a generated one."""
-    from pipeline.config import PARAMS, ChainsSource, PresetSource, TableSource, load_params
+    from pipeline.config import (
+        PARAMS,
+        ChainsSource,
+        GymSource,
+        PresetSource,
+        TableSource,
+        load_params,
+    )
     from pipeline.sources.files import expand
 
     name = options.source
     if PARAMS.is_file():
         curate = load_params().curate
         found = {**curate.benchmarks, **curate.sources}.get(name)
-        if isinstance(found, ChainsSource):
+        if isinstance(found, ChainsSource | GymSource):
             return f"{name} is generated: {found.model_dump_json()}"
         if isinstance(found, PresetSource):
             found = found.table()

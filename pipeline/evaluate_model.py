@@ -69,7 +69,7 @@ class ModelEvaluation:
         maker = self._prompt_maker()
         with VerifierPool(verifier_settings(self.rewards)) as pool:
             benchmarks = {
-                name: read(asked, maker, pool, self.options.keep_bad_golds)
+                name: read(asked, maker, pool, self.rewards.verifier, self.options.keep_bad_golds)
                 for name, asked in self.asked.items()
             }
             metrics = self._finished(benchmarks) or self._measured(benchmarks, pool)

@@ -141,8 +141,9 @@ class Evaluator:
                         benchmark.answers,
                         sampling,
                         self.conditions.seed,
-                        opening,
-                        watch.finished,
+                        rewards=benchmark.rewards,
+                        opening=opening,
+                        finished=watch.finished,
                     )
                 write_table(_rows(benchmark.name, answered), GENERATIONS, path)
                 part = read_table(path, GENERATIONS)

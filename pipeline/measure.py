@@ -33,6 +33,7 @@ class Benchmark:
     name: str
     prompts: tuple[Prompt, ...]
     answers: dict[str, str]
+    rewards: dict[str, str]
     fingerprint: str = ""
 
     @property
@@ -51,6 +52,7 @@ def benchmark_of(name: str, rows: Iterable[Mapping[str, Any]]) -> Benchmark:
         name,
         tuple(Prompt(r["problem_id"], tuple(r["prompt_ids"])) for r in rows),
         {r["problem_id"]: r["answer"] for r in rows},
+        {r["problem_id"]: r["reward"] for r in rows},
         digest.hexdigest(),
     )
 
@@ -78,6 +80,8 @@ def respond(
     answers: dict[str, str],
     sampling: Sampling,
     seed: int,
+    *,
+    rewards: dict[str, str],
     opening: str = "",
     finished: Callable[[Rollout], None] | None = None,
 ) -> list[tuple[Rollout, Verification]]:
@@ -86,6 +90,7 @@ def respond(
     They are verified while others are still generated.
 
     Args:
+        rewards: what grades each problem, by id.
         opening: of `opened_thought`.
         finished: told of every response as it ends.
     """
@@ -99,7 +104,7 @@ def respond(
                 finished(rollout)
             yield rollout
 
-    verdicts = pool.verify(verify_jobs(arriving(), answers, opening))
+    verdicts = pool.verify(verify_jobs(arriving(), answers, rewards=rewards, opening=opening))
     pairs = zip(rollouts, verdicts, strict=True)
     return sorted(pairs, key=lambda pair: (order[pair[0].prompt_id], pair[0].sample))
 
@@ -127,7 +132,9 @@ class Probe:
         """The probe columns of the ROUNDS table."""
         seed = self.params.seed
         b = self.benchmark
-        answered = respond(engine, pool, b.prompts, b.answers, self.sampling, seed)
+        answered = respond(
+            engine, pool, b.prompts, b.answers, self.sampling, seed, rewards=b.rewards
+        )
         protocol = Protocol(
             self.sampling.n,
             self.sampling.temperature,

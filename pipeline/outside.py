@@ -184,8 +184,13 @@ def _must_exist(path: str, where: str) -> None:
         )
 
 
-def read(asked: Asked, maker: PromptMaker, pool: VerifierPool, keep_bad: bool) -> Benchmark:
+def read(
+    asked: Asked, maker: PromptMaker, pool: VerifierPool, reward: str, keep_bad: bool
+) -> Benchmark:
     """Read, check and tokenise a benchmark; `limit` of the protocol takes the first problems.
+
+    Args:
+        reward: grades the problems of a source that names none.
 
     Raises:
         DataError: rows without what they need, two with one id, or golds that cannot be read
@@ -193,7 +198,7 @@ def read(asked: Asked, maker: PromptMaker, pool: VerifierPool, keep_bad: bool) -
     """
     source = asked.source.model_copy(update={"limit": asked.protocol.limit})
     opened = open_source(asked.name, source, 0, "benchmark", set())
-    benchmark = read_benchmark(asked.name, opened, maker, pool)
+    benchmark = read_benchmark(asked.name, opened, maker, pool, source.reward or reward)
     bad = unreadable(benchmark)
     allowed = _UNREADABLE * len(benchmark.rows) if asked.protocol.preset else 0
     if len(bad) > allowed and not keep_bad:

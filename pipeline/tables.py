@@ -34,6 +34,7 @@ PROBLEMS = _schema(
     answer=_TEXT,
     source=_TEXT,
     split=_TEXT,  # train | validation
+    reward=_TEXT,  # what grades it: math | exact | reasoning_gym | module:function
     prompt_ids=_IDS,  # the whole templated prompt, tokenised once
 )
 TRACES = _schema(
@@ -47,7 +48,9 @@ TRACES = _schema(
     usable=_BOOL,  # verified, complete and within the budget
     note=_TEXT,  # why not usable, else empty
 )
-BENCHMARK = _schema(problem_id=_TEXT, problem=_TEXT, answer=_TEXT, source=_TEXT, prompt_ids=_IDS)
+BENCHMARK = _schema(
+    problem_id=_TEXT, problem=_TEXT, answer=_TEXT, source=_TEXT, reward=_TEXT, prompt_ids=_IDS
+)
 DROPPED = _schema(
     problem_id=_TEXT,  # the id that it had or would have had
     source=_TEXT,

@@ -193,7 +193,9 @@ class Segment:
         )
 
     def _verify(self, samples: list[Sampled]) -> list[Verification]:
-        verdicts = self.pool.verify(verify_jobs((r for _, r in samples), self.data.answers))
+        verdicts = self.pool.verify(
+            verify_jobs((r for _, r in samples), self.data.answers, rewards=self.data.rewards)
+        )
         unknown = sum(1 for v in verdicts if reward_of(v.verdict) is None)
         if unknown > self.params.rewards.max_unknown_share * len(verdicts):
             example = next(v for v in verdicts if reward_of(v.verdict) is None)

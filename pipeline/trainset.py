@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,13 @@ from pipeline.tables import PROBLEMS, TRACES, read_table
 
 @dataclass(frozen=True)
 class TrainSet:
-    """Training prompts by id, their gold answers, and the trace of rank 0 where one is usable."""
+    """Training prompts by id, their gold answers, and the trace of rank 0 where one is usable,
+    and what grades each problem."""
 
     prompts: dict[str, Prompt]
     answers: dict[str, str]
     traces: dict[str, Trace]
+    rewards: dict[str, str]
 
     @property
     def prompt_ids(self) -> list[str]:
@@ -39,10 +41,12 @@ def load_trainset(data: Path) -> TrainSet:
     check_manifest(data, "data")
     prompts: dict[str, Prompt] = {}
     answers: dict[str, str] = {}
+    rewards: dict[str, str] = {}
     for row in read_table(data / "problems.parquet", PROBLEMS).to_pylist():
         if row["split"] == "train":
             prompts[row["problem_id"]] = Prompt(row["problem_id"], tuple(row["prompt_ids"]))
             answers[row["problem_id"]] = row["answer"]
+            rewards[row["problem_id"]] = row["reward"]
     if not prompts:
         raise DataError(
             "no training problem is left",
@@ -57,13 +61,17 @@ def load_trainset(data: Path) -> TrainSet:
         row["problem_id"]: Trace(row["trace_id"], tuple(row["token_ids"]), row["text"])
         for row in chosen.to_pylist()
     }
-    return TrainSet(prompts, answers, traces)
+    return TrainSet(prompts, answers, traces, rewards)
 
 
 def verify_jobs(
-    rollouts: Iterable[Rollout], answers: dict[str, str], opening: str = ""
+    rollouts: Iterable[Rollout],
+    answers: Mapping[str, str],
+    *,
+    rewards: Mapping[str, str],
+    opening: str = "",
 ) -> Iterator[Job]:
-    """One verification job per rollout, in order.
+    """One verification job per rollout, in order; gold and reward by problem id.
 
     Args:
         opening: what the prompt already wrote of the response (`<think>`, in some templates).
@@ -74,4 +82,5 @@ def verify_jobs(
             gold=answers[rollout.prompt_id],
             response=opening + rollout.text,
             truncated=rollout.finish is Finish.LENGTH,
+            kind=rewards[rollout.prompt_id],
         )

@@ -342,7 +342,7 @@ def test_a_template_that_opens_a_thought_is_known() -> None:
             [{"role": "user", "content": "1+1"}], add_generation_prompt=True, tokenize=True,
             return_dict=False,
         )  # fmt: skip
-        benchmark = Benchmark("b", (Prompt("b/1", tuple(text)),), {"b/1": "2"})
+        benchmark = Benchmark("b", (Prompt("b/1", tuple(text)),), {"b/1": "2"}, {"b/1": "math"})
         assert opened_thought(tokenizer, benchmark) == opening
 
 

@@ -343,7 +343,6 @@ def test_a_timeout_is_retried_once_and_alone(
     spans = {
         name: (float(start), float(end))
         for name, start, end in (line.rsplit(" ", 2) for line in log.read_text().splitlines())
-        if name in answers  # a worker that starts late tries the grader on examples of its own
     }
     assert len(spans) == 61  # the hanging attempt left no line, the second one did
     alone = spans.pop("hangs")

@@ -13,9 +13,16 @@ from hapo_core.errors import ConfigError
 from hapo_core.verify.verdict import Verdict
 
 Grader = Callable[[str, str], tuple[Verdict, str]]
-"""(gold, extracted answer) -> (verdict, name of the rule that decided or what went wrong)."""
+"""(gold, extracted answer) -> (verdict, name of the rule that decided or what went wrong).
 
-BUILT_IN = {"math": "hapo_core.verify.grade:grade", "exact": "hapo_core.verify.exact:grade"}
+The gold is all that a reward knows of the problem: a reference answer, or text of its own making
+that also holds what grading needs (tests, metadata), as `hapo_core.verify.gym` does it."""
+
+BUILT_IN = {
+    "math": "hapo_core.verify.grade:grade",
+    "exact": "hapo_core.verify.exact:grade",
+    "reasoning_gym": "hapo_core.verify.gym:grade",
+}
 
 
 def load_grader(kind: str) -> Grader:

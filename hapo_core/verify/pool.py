@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from types import TracebackType
 
 from hapo_core.errors import HapoError
@@ -64,6 +65,7 @@ class VerifierPool:
         self._running = 0
         self._exclusive = False
         self._closed = False
+        self._others: dict[str, VerifierPool] = {}
 
     def __enter__(self) -> VerifierPool:
         return self
@@ -79,6 +81,9 @@ class VerifierPool:
     def verify(self, jobs: Iterable[Job]) -> list[Verification]:
         """Verify every job; the iterable is consumed while workers grade what it gave.
 
+        Jobs of another kind than the pool's own are set aside and graded after these, by a pool
+        of their kind.
+
         Returns:
             One verification per job, in the order of the jobs.
 
@@ -87,6 +92,29 @@ class VerifierPool:
         """
         if self._closed:
             raise HapoError("the verifier pool is closed")
+        aside: dict[str, list[tuple[int, Job]]] = {}
+        found = self._verify(self._own(jobs, aside))
+        results: dict[int, Verification] = {}
+        for kind, placed in aside.items():
+            answers = self._other(kind).verify(job for _, job in placed)
+            results |= {place: v for (place, _), v in zip(placed, answers, strict=True)}
+        own = iter(found)
+        return [results[i] if i in results else next(own) for i in range(len(found) + len(results))]
+
+    def _own(self, jobs: Iterable[Job], aside: dict[str, list[tuple[int, Job]]]) -> Iterator[Job]:
+        for place, job in enumerate(jobs):
+            if job.kind is None or job.kind == self.settings.kind:
+                yield job
+            else:
+                aside.setdefault(job.kind, []).append((place, replace(job, kind=None)))
+
+    def _other(self, kind: str) -> VerifierPool:
+        with self._change:
+            if kind not in self._others:
+                self._others[kind] = VerifierPool(replace(self.settings, kind=kind))
+            return self._others[kind]
+
+    def _verify(self, jobs: Iterable[Job]) -> list[Verification]:
         batch = _Batch()
         done: list[Verification | None] = []
         extracted: list[str | None] = []
@@ -109,7 +137,9 @@ class VerifierPool:
         with self._change:
             self._closed = True
             self._change.notify_all()
-            processes = list(self._processes)
+            processes, others = list(self._processes), list(self._others.values())
+        for other in others:
+            other.close()
         for process in processes:
             process.interrupt()
         for thread in self._threads:

@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from hapo_core.errors import ConfigError
 
+REWARDS = ("math", "exact", "reasoning_gym")
+"""The rewards that ship with hapo."""
+
 
 class Verdict(StrEnum):
     """What is known about a response. TIMEOUT, BAD_GOLD and ERROR mean: unknown, not wrong."""
@@ -45,6 +48,7 @@ class Job:
         response: the whole response, thought included.
         truncated: whether generation stopped at the length limit.
         mark: how the source marks a final answer: "box" or "####".
+        kind: the reward that grades this job (see `VerifierSettings.kind`); None is the pool's.
     """
 
     key: str
@@ -52,6 +56,7 @@ class Job:
     response: str
     truncated: bool = False
     mark: str = "box"
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,8 @@ class VerifierSettings:
     """How responses are verified.
 
     Args:
-        kind: "math", "exact", or "module:function" naming a `hapo_core.verify.domains.Grader`.
+        kind: "math", "exact", "reasoning_gym", or "module:function" naming a
+            `hapo_core.verify.domains.Grader`; the reward of jobs that name none themselves.
         workers: grading processes.
         timeout_seconds: wall limit of one attempt at one job; fractions are allowed.
         memory_mb: address-space limit of one worker, in MiB.
@@ -77,10 +83,10 @@ class VerifierSettings:
     require_box: bool = True
 
     def __post_init__(self) -> None:
-        if self.kind not in ("math", "exact") and self.kind.count(":") != 1:
+        if self.kind not in REWARDS and self.kind.count(":") != 1:
             raise ConfigError(
                 f"there is no verifier {self.kind!r}",
-                remedy="use math, exact, or module:function of your own grader",
+                remedy=f"use {', '.join(REWARDS)}, or module:function of your own grader",
             )
         if self.workers < 1 or self.timeout_seconds <= 0 or self.memory_mb < 256:
             raise ConfigError(

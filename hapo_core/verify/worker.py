@@ -111,14 +111,24 @@ def _serve(grader: Grader, memory_mb: int) -> int:
     return 0
 
 
+def _warm_up(kind: str, grader: Grader) -> None:
+    """Import and build once, before the first fork, what every child would do again."""
+    if kind == "math":
+        for example in _EXAMPLES:
+            grader(example, f"{example}+1")
+    elif kind == "reasoning_gym":
+        from hapo_core.verify.gym import create
+
+        create("basic_arithmetic", size=1, seed=0)
+
+
 def main(kind: str, memory_mb: int, parent: int) -> None:
     """Load the grader, then keep one serving child alive until the pipe closes."""
     _die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.disable(logging.CRITICAL)
     grader = load_grader(kind)
-    for example in _EXAMPLES:  # regexes and grammar tables are built once, before the first fork
-        grader(example, f"{example}+1")
+    _warm_up(kind, grader)
     me = os.getpid()
     while True:
         child = os.fork()

@@ -38,9 +38,12 @@ class Benchmark:
     rows: list[BenchmarkRow]
     facts: dict[str, object]
     checks: dict[str, object] = field(default_factory=dict)
+    reward: str = "math"
 
 
-def read_benchmark(name: str, opened: Opened, maker: PromptMaker, pool: VerifierPool) -> Benchmark:
+def read_benchmark(
+    name: str, opened: Opened, maker: PromptMaker, pool: VerifierPool, reward: str = "math"
+) -> Benchmark:
     """Read, tokenise and check a benchmark. Rows are never dropped: an average over fewer
     problems would be another benchmark.
 
@@ -60,14 +63,14 @@ def read_benchmark(name: str, opened: Opened, maker: PromptMaker, pool: Verifier
         raise DataError("the benchmark holds no rows", where=f"curate.benchmarks.{name}")
     for row, ids in zip(rows, maker.prompts([r.problem for r in rows]), strict=True):
         row.prompt_ids = ids
-    benchmark = Benchmark(name, rows, opened.facts)
+    benchmark = Benchmark(name, rows, opened.facts, reward=reward)
     repeated = {k: n for k, n in used.items() if n > 1}
     benchmark.checks = {
         "rows": len(rows),
         "repeated_problems": repeated,
         "longest_prompt_tokens": max(len(r.prompt_ids) for r in rows),
-        "gold_against_gold": _against_gold(rows, pool),
-        "gold_against_solution": _against_solutions(rows, pool),
+        "gold_against_gold": _against_gold(rows, pool, reward),
+        "gold_against_solution": _against_solutions(rows, pool, reward),
     }
     return benchmark
 
@@ -104,9 +107,9 @@ def _refuse_double(row: BenchmarkRow, record: Record | Faulty, strict: bool) -> 
         )
 
 
-def _against_gold(rows: list[BenchmarkRow], pool: VerifierPool) -> dict[str, object]:
+def _against_gold(rows: list[BenchmarkRow], pool: VerifierPool, reward: str) -> dict[str, object]:
     """Every gold against itself and against a probe; what cannot be graded is listed."""
-    faults = gold_faults([r.answer for r in rows], pool)
+    faults = gold_faults([r.answer for r in rows], pool, [reward] * len(rows))
     exceptions = [
         {"problem_id": r.problem_id, "gold": excerpt(r.answer), "verdict": fault}
         for r, fault in zip(rows, faults, strict=True)
@@ -115,7 +118,9 @@ def _against_gold(rows: list[BenchmarkRow], pool: VerifierPool) -> dict[str, obj
     return {"graded": len(rows), "correct": len(rows) - len(exceptions), "exceptions": exceptions}
 
 
-def _against_solutions(rows: list[BenchmarkRow], pool: VerifierPool) -> dict[str, object]:
+def _against_solutions(
+    rows: list[BenchmarkRow], pool: VerifierPool, reward: str
+) -> dict[str, object]:
     """Every reference solution that marks an answer, graded against the gold."""
     what: list[tuple[str, str]] = []
     jobs: list[Job] = []
@@ -126,7 +131,7 @@ def _against_solutions(rows: list[BenchmarkRow], pool: VerifierPool) -> dict[str
                 unmarked += 1
                 continue
             what.append((row.problem_id, row.answer))
-            jobs.append(Job(row.problem_id, row.answer, text, mark=row.mark))
+            jobs.append(Job(row.problem_id, row.answer, text, mark=row.mark, kind=reward))
     exceptions = [
         {
             "problem_id": problem_id,
@@ -153,6 +158,7 @@ def benchmark_rows(benchmark: Benchmark) -> list[dict[str, object]]:
             "problem": r.problem,
             "answer": r.answer,
             "source": benchmark.name,
+            "reward": benchmark.reward,
             "prompt_ids": r.prompt_ids,
         }
         for r in benchmark.rows

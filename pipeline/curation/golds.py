@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from hapo_core.verify import Job, Verdict, VerifierPool
 from hapo_core.verify.fastpath import plain_number
+from hapo_core.verify.gym import reference
 from pipeline.curation.account import Account
 from pipeline.curation.problems import Candidate, apply_rule
 from pipeline.observe import Observer
@@ -25,21 +26,26 @@ def boxed(answer: str) -> str:
     return f"\\boxed{{{inner}}}"
 
 
-def gold_faults(golds: Sequence[str], pool: VerifierPool) -> list[str | None]:
-    """Why each gold is no reference answer, or None.
+def gold_faults(
+    golds: Sequence[str], pool: VerifierPool, rewards: Sequence[str]
+) -> list[str | None]:
+    """Why each gold is no reference answer for its reward, or None.
 
     A gold must be `correct` against itself, and readable: against an answer that is nobody's the
     verdict must be one about the answer, not `bad_gold`.
     """
     faults: list[str | None] = []
-    short = [gold for gold in golds if len(gold) <= LONGEST and not _is_number(gold, pool)]
-    itself = iter(pool.verify(Job("gold", gold, boxed(gold)) for gold in short))
-    probed = iter(pool.verify(Job("probe", gold, PROBE) for gold in short))
-    for gold in golds:
-        if len(gold) > LONGEST:
+    asked = list(zip(golds, rewards, strict=True))
+    short = [(g, kind) for g, kind in asked if not _too_long(g, kind) and not _is_number(g, kind)]
+    itself = iter(
+        pool.verify(Job("gold", g, boxed(_stated(g, kind)), kind=kind) for g, kind in short)
+    )
+    probed = iter(pool.verify(Job("probe", g, PROBE, kind=kind) for g, kind in short))
+    for gold, kind in asked:
+        if _too_long(gold, kind):
             faults.append(f"longer than {LONGEST} characters")
             continue
-        if _is_number(gold, pool):
+        if _is_number(gold, kind):
             faults.append(None)
             continue
         found, probe = next(itself), next(probed)
@@ -52,9 +58,18 @@ def gold_faults(golds: Sequence[str], pool: VerifierPool) -> list[str | None]:
     return faults
 
 
-def _is_number(gold: str, pool: VerifierPool) -> bool:
+def _stated(gold: str, kind: str) -> str:
+    return reference(gold) if kind == "reasoning_gym" else gold
+
+
+def _too_long(gold: str, kind: str) -> bool:
+    """A gold of another reward may hold more than an answer (tests, metadata)."""
+    return kind in ("math", "exact") and len(gold) > LONGEST
+
+
+def _is_number(gold: str, kind: str) -> bool:
     """A plain number is its own proof: nothing needs to be parsed (most golds are numbers)."""
-    return pool.settings.kind == "math" and plain_number(gold) is not None
+    return kind == "math" and plain_number(gold) is not None
 
 
 def check_golds(
@@ -77,5 +92,5 @@ def _faults(
 ) -> Iterator[str | None]:
     for start in range(0, len(candidates), CHUNK):
         part = candidates[start : start + CHUNK]
-        yield from gold_faults([c.answer for c in part], pool)
+        yield from gold_faults([c.answer for c in part], pool, [c.reward for c in part])
         observer.progress(start + len(part), len(candidates), what="golds")

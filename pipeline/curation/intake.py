@@ -32,6 +32,7 @@ class Intake:
         self.normalise = self.account.rule("normalise", "rows", 0)
         self._rows = 0
         self._seen: dict[str, tuple[str, str, int]] = {}
+        self._reward = "math"
 
     def read(
         self,
@@ -40,16 +41,19 @@ class Intake:
         *,
         strict: bool,
         generated: bool = False,
+        reward: str = "math",
     ) -> None:
         """Take all rows of a source.
 
         Args:
             strict: a row without what it needs is an error that names it, not a counted drop.
             generated: from a generator (see `Candidate.generated`).
+            reward: what grades the source's problems.
 
         Raises:
             DataError: the source has no rows, or (strict) a row that cannot be used as it is.
         """
+        self._reward = reward
         seen = self._seen = {}
         count = {"rows": 0, "problems": 0, "traces": 0, "traces_cut": 0}
         for record in records:
@@ -99,6 +103,7 @@ class Intake:
                 kind=parts.kind,
                 refusal=parts.refusal,
                 traces=len(parts.traces),
+                reward=self._reward,
                 generated=generated,
             )
         )

@@ -26,6 +26,8 @@ class Candidate:
     kind: str | None = None
     refusal: str | None = None
     traces: int = 0
+    reward: str = "math"
+    """What grades its responses."""
     generated: bool = False
     """From a generator that yields no duplicates; the near-duplicate rule leaves it alone."""
     split: str = "train"

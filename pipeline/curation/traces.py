@@ -171,7 +171,7 @@ class TraceGrader:
         cut = [r["cut"] or tag is not None for r, tag in zip(rows, tags, strict=True)]
         ids = self.maker.responses(texts)
         found = self.pool.verify(
-            Job(o.problem_id, o.answer, t, truncated=c, mark=o.mark)
+            Job(o.problem_id, o.answer, t, truncated=c, mark=o.mark, kind=o.reward)
             for o, t, c in zip(owners, texts, cut, strict=True)
         )
         out: dict[str, list[object]] = {name: [] for name in GRADED.names}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pipeline.config import ChainsSource, PresetSource, TableSource
+from pipeline.config import ChainsSource, GymSource, PresetSource, TableSource
 from pipeline.sources.chains import chain_records
 from pipeline.sources.record import LooseTraces, Records
 
@@ -32,7 +32,7 @@ class Opened:
 
 def open_source(
     name: str,
-    source: ChainsSource | TableSource | PresetSource,
+    source: ChainsSource | GymSource | TableSource | PresetSource,
     seed: int,
     role: str,
     taken: set[str],
@@ -50,6 +50,11 @@ def open_source(
         facts: dict[str, object] = {"kind": "chains", **source.model_dump(mode="json")}
         records = chain_records(name, source, seed, role, taken)
         return Opened(records, True, True, facts, source.count)
+    if isinstance(source, GymSource):
+        from pipeline.sources.gym import gym_records
+
+        facts = {**source.model_dump(mode="json")}
+        return Opened(gym_records(name, source, seed, role, taken), True, True, facts, source.count)
     from pipeline.sources.table import open_table
 
     if isinstance(source, PresetSource):
