@@ -32,7 +32,7 @@ def setting():
     torch.set_num_threads(threads)
 
 
-def draw(setting, requests, max_tokens=40, round_index=2):
+def draw(setting, requests, max_tokens=64, round_index=2):
     engine, tokenizer, data, ids = setting
     waves = Waves(data, max_tokens)
     for i in ids:
@@ -47,7 +47,7 @@ def test_rollouts_are_the_engines_own(setting):
     engine, _, data, ids = setting
     _, samples = draw(setting, [Request(i, 4) for i in ids])
     prompts = [data.prompts[i] for i in ids]
-    plain = engine.generate(prompts, Sampling(4, 1.0, 1.0, 40), 0, 2)
+    plain = engine.generate(prompts, Sampling(4, 1.0, 1.0, 64), 0, 2)
     order = {i: k for k, i in enumerate(ids)}
     expected = sorted(plain, key=lambda r: (order[r.prompt_id], r.sample))
     assert [rollout for _, rollout in samples] == expected
@@ -74,9 +74,9 @@ def test_a_continuation_does_not_depend_on_what_is_sampled_with_it(setting):
     for request, rollout in together:
         assert rollout.prompt_id == request.prompt_id
         own = len(rollout.token_ids)
-        assert own + request.prefix <= 40 and own == len(rollout.logprobs)
+        assert own + request.prefix <= 64 and own == len(rollout.logprobs)
         if rollout.finish is Finish.LENGTH:
-            assert own + request.prefix == 40
+            assert own + request.prefix == 64
         head = data.traces[request.prompt_id].token_ids[: request.prefix]
         text = tokenizer.decode([*head, *rollout.token_ids], skip_special_tokens=True)
         assert rollout.text == text
@@ -93,10 +93,10 @@ def test_groups_and_verdicts_grow_in_step(setting):
     wanted = [Request(ids[1], 2, 3), Request(ids[1], 2), Request(ids[0], 2)]
     waves, samples = draw(setting, wanted)
     kinds = [Verdict.CORRECT, Verdict.WRONG, Verdict.WRONG, Verdict.TIMEOUT, *[Verdict.CORRECT] * 2]
-    waves.add(samples, [Verification(str(n), kind) for n, kind in enumerate(kinds)])
+    waves.add(samples, [Verification(kind, None) for kind in kinds])
     first, second, third = (waves.groups[i] for i in ids)
     assert (first.rewards, second.rewards, third.rewards) == ((1.0, 1.0), (0.0, None), ())
     assert [c.reward for c in second.continuations] == [1.0, 0.0]
     assert [v.verdict for v in waves.verdicts] == [kinds[k] for k in (4, 5, 2, 3, 0, 1)]
     assert second.successes == 0 and second.known == 1
-    assert set(demonstrations(data, 40)) == set(ids) and demonstrations(data, 1) == {}
+    assert set(demonstrations(data, 64)) == set(ids) and demonstrations(data, 1) == {}
