@@ -449,7 +449,7 @@ def test_dynamic_sampling_is_bounded() -> None:
 
 
 def test_the_example_of_the_guide_is_a_method() -> None:
-    """docs/methods.md shows a method of one function; with 1 of 4 right it is LUFFY, with 2 GRPO."""
+    """docs/methods.md shows a method of one function: with 1 of 4 right it is LUFFY, else GRPO."""
     text = (Path(__file__).parents[1] / "docs" / "methods.md").read_text()
     found = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert found is not None
