@@ -170,27 +170,29 @@ def method(
     known, t = demonstrations or {}, params.teacher
     match params.method:
         case "grpo":
-            return GRPO(gate, what, seed, _dynamic(params, prompt_ids), _overlong(params))
+            return GRPO(
+                gate, what, seed, dynamic_sampling(params, prompt_ids), soft_overlong(params)
+            )
         case "hapo":
-            return HAPO(gate, what, seed, None, _overlong(params))
+            return HAPO(gate, what, seed, None, soft_overlong(params))
         case "luffy":
-            return LUFFY(gate, what, seed, None, _overlong(params))
+            return LUFFY(gate, what, seed, None, soft_overlong(params))
         case "sft":
             return SFT(gate)
         case "sft_then_rl":
-            return SFTThenRL(gate, what, seed, params.sft.rounds, _overlong(params))
+            return SFTThenRL(gate, what, seed, params.sft.rounds, soft_overlong(params))
         case "srft":
             sign = -1 if t.srft.sft_entropy == "minus" else 1
             weights = SRFTOptions(t.srft.sft_weight, sign, t.srft.positive_weight)
             return SRFT(gate, what, seed, weights)
         case "hpt":
             choice = HPTOptions(t.hpt.successes, t.hpt.normaliser == "shared")
-            return HPT(gate, what, seed, choice, _overlong(params))
+            return HPT(gate, what, seed, choice, soft_overlong(params))
         case "relift":
             buffer = ReLIFTOptions(t.relift.buffer)
-            return ReLIFT(gate, what, seed, known, buffer, waiting, _overlong(params))
+            return ReLIFT(gate, what, seed, known, buffer, waiting, soft_overlong(params))
         case "chord":
-            return CHORD(gate, what, seed, known, _chord(params), _overlong(params))
+            return CHORD(gate, what, seed, known, _chord(params), soft_overlong(params))
         case "prefix_rft":
             return PrefixRFT(gate, what, seed, _prefix_rft(params))
         case "bread":
@@ -199,7 +201,8 @@ def method(
             return REAL(gate, what, seed)
 
 
-def _dynamic(params: c.Params, prompt_ids: Sequence[str]) -> DynamicSampling | None:
+def dynamic_sampling(params: c.Params, prompt_ids: Sequence[str]) -> DynamicSampling | None:
+    """Refills of `objective.dynamic_sampling`, or of the preset; None where they are off."""
     from hapo_core.methods.sampling import DynamicSampling
 
     batches = params.objective.dynamic_sampling
@@ -210,7 +213,8 @@ def _dynamic(params: c.Params, prompt_ids: Sequence[str]) -> DynamicSampling | N
     return DynamicSampling(tuple(prompt_ids), params.train.prompts_per_round, batches, params.seed)
 
 
-def _overlong(params: c.Params) -> SoftOverlong | None:
+def soft_overlong(params: c.Params) -> SoftOverlong | None:
+    """The penalty of `objective.overlong_buffer`, or of the preset; None where it is off."""
     from hapo_core.methods.sampling import SoftOverlong
 
     o, budget = params.objective, params.rollout.max_tokens

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from ruamel.yaml import YAML
 
 from hapo_core.errors import ConfigError
 from hapo_core.gate import AdaptiveThreshold, ConstantThreshold, ScheduledThreshold
-from hapo_core.loss import LUFFY_RELEASE, Aggregation, TeacherShape
+from hapo_core.loss import DAPO, DR_GRPO, GSPO, LUFFY_RELEASE, Aggregation, TeacherShape
 from pipeline import train, wiring
-from pipeline.config import load_params, parse_params
+from pipeline.config import MethodName, load_params, parse_params
 
 REPO = Path(__file__).parents[1]
 PROFILES = sorted((REPO / "params").glob("*.yaml"))
@@ -62,6 +63,13 @@ def test_shipped_profiles_are_valid_and_name_themselves(path):
         ({"train.probe_benchmark": "heldot"}, ["train.probe_benchmark", "'heldout'"]),
         ({"evaluate.benchmarks": {"aime": {"k": 1, "max_tokens": 8}}}, ["aime"]),
         ({"method": "sft_then_rl", "sft.rounds": 0}, ["sft.rounds"]),
+        ({"method": "hapo", "objective.dynamic_sampling": 4}, ["dynamic_sampling", "grpo"]),
+        ({"method": "bread", "objective.overlong_buffer": 0.2}, ["overlong_buffer", "bread"]),
+        ({"method": "real", "objective.preset": "gspo"}, ["objective.ratio_level", "real"]),
+        ({"method": "hpt", "teacher.hpt": {"successes": 8}}, ["teacher.hpt.successes", "sft"]),
+        ({"teacher.chord": {"variant": "psi"}}, ["teacher.chord.variant", "'mu'"]),
+        ({"teacher.prefix_rft": {"high": 0.5}}, ["teacher.prefix_rft", "high"]),
+        ({"teacher.relift": {"bufer": 4}}, ["teacher.relift.bufer", "'buffer'"]),
         ({"base": {"kind": "pretrained"}}, ["exactly one of path, hub, gguf_package"]),
         ({"curate.sources": {"x": {"kind": "table"}}}, ["path", "hub"]),
     ],
@@ -115,6 +123,45 @@ def test_wiring_carries_every_setting():
     assert objective.clip == (0.2, 0.28) and objective.aggregation is Aggregation.SEQ_MEAN
     assert objective.teacher_shape is TeacherShape.PROB
     assert wiring.objective(parse_params(_with({"objective.clip": "off"}))).clip is None
+
+
+def test_every_method_is_wired_with_its_papers_defaults():
+    from hapo_core.gate import GateState
+    from hapo_core.loss import Surrogate
+
+    objectives = {}
+    for name in get_args(MethodName):
+        changes = {"method": name, "sft.rounds": 1}
+        params = parse_params(_with(changes))
+        method = wiring.method(params, GateState(), {}, ["a", "b"], ["a"])
+        assert type(method).__name__.lower() == name.replace("_", "")
+        assert method.waiting == (["a"] if name == "relift" else [])
+        objectives[name] = wiring.objective(params)
+    assert objectives["srft"].surrogate is Surrogate.LOG
+    assert objectives["prefix_rft"].prefix_share == 0.2
+    real = objectives["real"]
+    assert (real.surrogate, real.aggregation, real.score_tau) == (
+        Surrogate.SCORE,
+        Aggregation.GROUP_MEAN,
+        0.5,
+    )
+    assert objectives["grpo"] == objectives["hapo"] == objectives["bread"]
+
+
+def test_presets_bring_what_belongs_to_them():
+    for name, preset in (("dapo", DAPO), ("dr_grpo", DR_GRPO), ("gspo", GSPO)):
+        params = parse_params(_with({"method": "grpo", "objective": {"preset": name}}))
+        ours = wiring.objective(params)
+        named = ("advantage", "clip", "aggregation", "ratio_level", "entropy_coefficient")
+        assert all(getattr(ours, k) == getattr(preset, k) for k in named)
+        dynamic, overlong = wiring.dynamic_sampling(params, ["a"]), wiring.soft_overlong(params)
+        assert (dynamic is not None) == (overlong is not None) == (name == "dapo")
+        if dynamic and overlong:
+            assert (dynamic.max_batches, dynamic.groups) == (10, 16)
+            assert (overlong.buffer, overlong.weight) == (22, 0.5)  # .2 of 112 tokens
+    off = {"preset": "dapo", "dynamic_sampling": "off", "overlong_buffer": "off"}
+    params = parse_params(_with({"method": "grpo", "objective": off}))
+    assert wiring.dynamic_sampling(params, ["a"]) is wiring.soft_overlong(params) is None
 
 
 def test_dvc_knows_the_parameters_that_stages_read():

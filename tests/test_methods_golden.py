@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ import torch
 
 from hapo_core.advantage import AdvantageKind, group_advantages
 from hapo_core.coupled import coupled_rows, group_loss
-from hapo_core.gate import ConstantThreshold, Decision, Gate, GateSpec
+from hapo_core.gate import ConstantThreshold, Decision, Gate, GateSpec, Reading
 from hapo_core.groups import Continuation, Demonstrations, Group, Request, Trace
 from hapo_core.loss import (
     DAPO,
@@ -28,7 +31,8 @@ from hapo_core.loss import (
     batch_loss,
     row_scales,
 )
-from hapo_core.methods import BREAD, CHORD, GRPO, HPT, REAL, SRFT, PrefixRFT, ReLIFT
+from hapo_core.methods import BREAD, CHORD, GRPO, HPT, LUFFY, REAL, SRFT, PrefixRFT, ReLIFT
+from hapo_core.methods.base import ReinforcementMethod, on_policy
 from hapo_core.methods.bread import BREADOptions
 from hapo_core.methods.chord import CHORD_MU, CHORD_PHI, CHORDOptions
 from hapo_core.methods.hpt import HPTOptions
@@ -439,3 +443,25 @@ def test_dynamic_sampling_is_bounded() -> None:
         while wanted := method.wants(groups, 2, 0):
             groups += [group([0.0, 0.0], r.prompt_id) for r in wanted]
         assert len(groups) == most
+
+
+# --- a method of one's own ---
+
+
+def test_the_example_of_the_guide_is_a_method() -> None:
+    """docs/methods.md shows a method of one function: with 1 of 4 right it is LUFFY, else GRPO."""
+    text = (Path(__file__).parents[1] / "docs" / "methods.md").read_text()
+    found = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    room: dict[str, Any] = {
+        "ReinforcementMethod": ReinforcementMethod,
+        "Group": Group,
+        "Reading": Reading,
+        "Decision": Decision,
+        "on_policy": on_policy,
+    }
+    exec("from __future__ import annotations\n" + found.group(1), room)  # our own page
+    groups = [group([1.0, 0.0, 0.0, 0.0], "a"), group([1.0, 1.0, 0.0, 0.0], "b")]
+    half = room["Half"](gate(), PAPER, 0).plan(groups, 0)
+    assert half[0] == LUFFY(gate(), PAPER, 0).plan(groups, 0)[0]
+    assert half[1] == GRPO(gate(), PAPER, 0).plan(groups, 0)[1]

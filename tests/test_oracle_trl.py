@@ -176,7 +176,7 @@ def test_loss_and_gradient_agree(
 def test_presets_agree(
     model: Any, rows: list[TrainRow], tmp_path: Path, preset: Objective, loss_type: str
 ) -> None:
-    """The presets as they are, under ratios near 1, where GSPO's narrow clip cuts some rows only."""
+    """The presets as they are; GSPO with ratios near 1, so that its clip cuts some rows only."""
     logprobs, _ = response_logprobs(model, [(r.prompt_ids, r.response_ids) for r in rows])
     noise = torch.randn(len(logprobs), generator=torch.Generator().manual_seed(2))
     old = logprobs.detach() + (5e-4 if preset is GSPO else 0.3) * noise

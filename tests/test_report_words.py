@@ -56,6 +56,20 @@ def test_verdicts_of_the_other_methods(tmp_path: Path) -> None:
     assert "5 supervised rounds, then GRPO ran without it for 11" in said["sft_then_rl"]
 
 
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("real", "No teacher was used"),
+        ("chord", "entered no group of rollouts, by design: CHORD imitates a batch"),
+        ("relift", "ReLIFT imitates the traces of failed problems"),
+        ("bread", "of all groups, by design: BREAD branches"),
+    ],
+)
+def test_verdicts_of_the_comparators(tmp_path: Path, method: str, words: str) -> None:
+    text = verdict(data_of(tmp_path, replace(SMALL, method=method, problems=20, samples=2)))
+    assert words in text and "gate" not in text
+
+
 def test_a_worse_policy_is_called_worse(tmp_path: Path) -> None:
     data = data_of(tmp_path, replace(SMALL, method="grpo", held_out=(0.4, 0.1)))
     assert data.headline.outcome == "lower"

@@ -1,0 +1,102 @@
+"""Samples for a method's requests: continuations keep to the budget and to draws of their own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import made_groups, tiny_policy
+
+from hapo_core.groups import Request
+from hapo_core.rollout import Finish, Sampling
+from hapo_core.rollout.hf import HFEngine
+from hapo_core.verify import Verdict, Verification
+from pipeline.trainset import TrainSet
+from pipeline.waves import Waves, demonstrations, sample
+
+
+@pytest.fixture
+def setting():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    model, tokenizer = tiny_policy()
+    made = made_groups(tokenizer, [0, 0, 0])
+    ids = [g.prompt.prompt_id for g in made]
+    data = TrainSet(
+        {g.prompt.prompt_id: g.prompt for g in made},
+        dict.fromkeys(ids, "1"),
+        {g.prompt.prompt_id: g.trace for g in made},
+    )
+    yield HFEngine(model, tokenizer), tokenizer, data, ids
+    torch.set_num_threads(threads)
+
+
+def draw(setting, requests, max_tokens=64, round_index=2):
+    engine, tokenizer, data, ids = setting
+    waves = Waves(data, max_tokens)
+    for i in ids:
+        waves.open(i)
+    decode = lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True)  # noqa: E731
+    sampling = Sampling(4, 1.0, 1.0, max_tokens)
+    return waves, sample(requests, waves, engine, sampling, decode, 0, round_index)
+
+
+def test_rollouts_are_the_engines_own(setting):
+    """Requests for N rollouts of every prompt give what one call of the engine gives."""
+    engine, _, data, ids = setting
+    _, samples = draw(setting, [Request(i, 4) for i in ids])
+    prompts = [data.prompts[i] for i in ids]
+    plain = engine.generate(prompts, Sampling(4, 1.0, 1.0, 64), 0, 2)
+    order = {i: k for k, i in enumerate(ids)}
+    expected = sorted(plain, key=lambda r: (order[r.prompt_id], r.sample))
+    assert [rollout for _, rollout in samples] == expected
+
+
+def test_a_continuation_does_not_depend_on_what_is_sampled_with_it(setting):
+    """Alone or among others of all sizes and prefixes: the same tokens, and never more of them than
+    the prefix leaves of the budget."""
+    _, tokenizer, data, ids = setting
+    wanted = [
+        Request(ids[0], 3),
+        Request(ids[0], 1, 5),
+        Request(ids[1], 3, 1),
+        Request(ids[2], 1, 9),
+    ]
+    _, together = draw(setting, wanted)
+    assert [r for r, _ in together] == [wanted[0]] * 3 + [wanted[1]] + [wanted[2]] * 3 + [wanted[3]]
+    for request in wanted:
+        _, alone = draw(setting, [request])
+        mine = [rollout for r, rollout in together if r == request]
+        for (_, a), b in zip(alone, mine, strict=True):
+            assert replace(a, logprobs=()) == replace(b, logprobs=())
+            assert a.logprobs == pytest.approx(b.logprobs, abs=1e-5)
+    for request, rollout in together:
+        assert rollout.prompt_id == request.prompt_id
+        own = len(rollout.token_ids)
+        assert own + request.prefix <= 64 and own == len(rollout.logprobs)
+        if rollout.finish is Finish.LENGTH:
+            assert own + request.prefix == 64
+        head = data.traces[request.prompt_id].token_ids[: request.prefix]
+        text = tokenizer.decode([*head, *rollout.token_ids], skip_special_tokens=True)
+        assert rollout.text == text
+
+
+def test_continuations_have_draws_of_their_own(setting):
+    ids = setting[3]
+    _, samples = draw(setting, [Request(ids[0], 4), Request(ids[0], 4, 1), Request(ids[0], 4, 2)])
+    assert len({rollout.token_ids[:12] for _, rollout in samples}) == 12
+
+
+def test_groups_and_verdicts_grow_in_step(setting):
+    _, _, data, ids = setting
+    wanted = [Request(ids[1], 2, 3), Request(ids[1], 2), Request(ids[0], 2)]
+    waves, samples = draw(setting, wanted)
+    kinds = [Verdict.CORRECT, Verdict.WRONG, Verdict.WRONG, Verdict.TIMEOUT, *[Verdict.CORRECT] * 2]
+    waves.add(samples, [Verification(kind, None) for kind in kinds])
+    first, second, third = (waves.groups[i] for i in ids)
+    assert (first.rewards, second.rewards, third.rewards) == ((1.0, 1.0), (0.0, None), ())
+    assert [c.reward for c in second.continuations] == [1.0, 0.0]
+    assert [v.verdict for v in waves.verdicts] == [kinds[k] for k in (4, 5, 2, 3, 0, 1)]
+    assert second.successes == 0 and second.known == 1
+    assert set(demonstrations(data, 64)) == set(ids) and demonstrations(data, 1) == {}
