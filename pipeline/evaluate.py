@@ -13,7 +13,6 @@ from hapo_core.errors import ConfigError
 from hapo_core.evaluate import Generation, Protocol, benchmark_result
 from hapo_core.policy import load_policy
 from hapo_core.rollout import Prompt, Rollout, Sampling
-from hapo_core.rollout.hf import HFEngine
 from hapo_core.verify import Verification, VerifierPool
 from pipeline import wiring
 from pipeline.base import policy_model
@@ -55,7 +54,19 @@ class Evaluation:
         device, dtype = wiring.prepare_compute(params.compute)
         model, tokenizer = load_policy(policy_model(folder), dtype, params.compute.attention)
         model.to(device)
-        self.engine = HFEngine(model, tokenizer, params.evaluate.max_rows)
+        loaded = [
+            (load_benchmark(DATA, name, spec.limit), spec.max_tokens)
+            for name, spec in params.evaluate.benchmarks.items()
+        ]
+        self.engine = wiring.rollout_engine(
+            params.evaluate,
+            params.compute,
+            model,
+            tokenizer,
+            stage=f"evaluate@{target}",
+            context=max(max(len(p.token_ids) for p in b.prompts) + most for b, most in loaded),
+            tell=observer.log,
+        )
         self.pool = VerifierPool(wiring.verifier_settings(params))
 
     def benchmark(self, name: str, spec: BenchmarkProtocol) -> dict[str, object]:
@@ -173,6 +184,7 @@ def evaluate_policy(params: Params, target: str, observer: Observer) -> None:
         evaluation.run()
     finally:
         evaluation.pool.close()
+        evaluation.engine.close()
 
 
 def main() -> None:

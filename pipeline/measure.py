@@ -12,7 +12,7 @@ from hapo_core.rollout.protocol import Engine
 from hapo_core.verify import Verification, VerifierPool
 from pipeline.config import Params
 from pipeline.tables import BENCHMARK, read_table
-from pipeline.trainset import verify_jobs
+from pipeline.verifying import Verifying
 
 EVALUATION_ROUND = 0
 """All evaluations draw from the same streams: two policies are compared on common numbers."""
@@ -52,11 +52,13 @@ def respond(
 ) -> list[tuple[Rollout, Verification]]:
     """Responses with their verdicts, sorted by problem (as given) and sample."""
     order = {p.prompt_id: k for k, p in enumerate(prompts)}
-    rollouts = sorted(
-        engine.generate(prompts, sampling, seed, EVALUATION_ROUND),
-        key=lambda r: (order[r.prompt_id], r.sample),
-    )
-    return list(zip(rollouts, pool.verify(verify_jobs(rollouts, answers)), strict=True))
+    with Verifying(pool, answers) as verifying:
+        rollouts = []
+        for rollout in engine.generate(prompts, sampling, seed, EVALUATION_ROUND):
+            verifying.put(rollout)
+            rollouts.append(rollout)
+        rollouts.sort(key=lambda r: (order[r.prompt_id], r.sample))
+        return list(zip(rollouts, verifying.of(rollouts), strict=True))
 
 
 def generation(rollout: Rollout, verification: Verification) -> Generation:

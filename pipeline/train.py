@@ -22,7 +22,6 @@ from hapo_core.loss import Objective
 from hapo_core.methods import Phase
 from hapo_core.policy import load_policy
 from hapo_core.rollout import Rollout, Sampling
-from hapo_core.rollout.hf import HFEngine
 from hapo_core.schedule import prompts_of_round
 from hapo_core.update import UpdateMetrics, Updater, supervised
 from hapo_core.verify import Verification, VerifierPool, reward_of
@@ -50,7 +49,8 @@ from pipeline.store import (
     write_manifest,
 )
 from pipeline.tables import GROUPS, ROLLOUTS, ROUNDS, write_table
-from pipeline.trainset import TrainSet, load_trainset, verify_jobs
+from pipeline.trainset import TrainSet, load_trainset
+from pipeline.verifying import Verifying
 
 T = TypeVar("T")
 DATA = Path("artifacts/data")
@@ -129,9 +129,18 @@ class Segment:
             self.parts = dict(read_json(self.scratch.path / "parts.json"))
         self.method = wiring.method(params, state)
         self.objective = wiring.objective(params)
-        self.engine = HFEngine(self.model, self.tokenizer, params.rollout.max_rows)
-        self.pool = VerifierPool(wiring.verifier_settings(params))
         self.probe: Probe | None = load_probe(params, DATA)
+        asked = [*self.data.prompts.values(), *(self.probe.benchmark.prompts if self.probe else ())]
+        self.engine = wiring.rollout_engine(
+            params.rollout,
+            params.compute,
+            self.model,
+            self.tokenizer,
+            stage=f"train@{self.name}",
+            context=max(len(p.token_ids) for p in asked) + params.rollout.max_tokens,
+            tell=self.observer.log,
+        )
+        self.pool = VerifierPool(wiring.verifier_settings(params))
 
     # --- a round ------------------------------------------------------------------------------
 
@@ -145,8 +154,9 @@ class Segment:
         rollouts: list[Rollout] = []
         verdicts: list[Verification] = []
         if phase is Phase.RL:
-            rollouts = self._timed("rollout", self._rollout, ids, index)
-            verdicts = self._timed("verify", self._verify, rollouts)
+            with Verifying(self.pool, self.data.answers) as verifying:
+                rollouts = self._timed("rollout", self._rollout, ids, index, verifying)
+                verdicts = self._timed("verify", self._verify, rollouts, verifying)
         planned = self._timed("gate", self._gate, ids, rollouts, verdicts, index)
         metrics = self._timed("update", self._update, planned, phase, index)
         probe = self._probe(index)
@@ -156,15 +166,18 @@ class Segment:
         self._timed("save", self._save, index, planned, verdicts, row | probe, direct=True)
         self._show(index, planned, rollouts, time.monotonic() - began)
 
-    def _rollout(self, ids: list[str], index: int) -> list[Rollout]:
+    def _rollout(self, ids: list[str], index: int, verifying: Verifying) -> list[Rollout]:
         sampling: Sampling = wiring.training_sampling(self.params)
         prompts = [self.data.prompts[i] for i in ids]
         order = {i: k for k, i in enumerate(ids)}
-        out = list(self.engine.generate(prompts, sampling, self.params.seed, index))
+        out = []
+        for rollout in self.engine.generate(prompts, sampling, self.params.seed, index):
+            verifying.put(rollout)
+            out.append(rollout)
         return sorted(out, key=lambda r: (order[r.prompt_id], r.sample))
 
-    def _verify(self, rollouts: list[Rollout]) -> list[Verification]:
-        verdicts = self.pool.verify(verify_jobs(rollouts, self.data.answers))
+    def _verify(self, rollouts: list[Rollout], verifying: Verifying) -> list[Verification]:
+        verdicts = verifying.of(rollouts)
         unknown = sum(1 for v in verdicts if reward_of(v.verdict) is None)
         if unknown > self.params.rewards.max_unknown_share * len(verdicts):
             example = next(v for v in verdicts if reward_of(v.verdict) is None)
@@ -208,12 +221,15 @@ class Segment:
         scale = 1.0
         if phase is Phase.SFT:
             objective, scale = supervised(objective), self.params.sft.learning_rate_scale
-        return self.updater.update(
+        metrics = self.updater.update(
             planned,
             objective,
             self.params.rollout.max_tokens,
             self.updater.spec.rate(index, scale),
         )
+        if metrics.optimizer_steps:
+            self.engine.policy_changed()
+        return metrics
 
     def _probe(self, index: int) -> dict[str, object]:
         if self.probe is None or (index + 1) % self.params.train.probe_every:
@@ -308,8 +324,9 @@ class Segment:
         )
 
     def close(self) -> None:
-        """Stop the verifier's workers."""
+        """Stop the verifier's workers and the engine's servers."""
         self.pool.close()
+        self.engine.close()
 
 
 def _peak_mb() -> float:

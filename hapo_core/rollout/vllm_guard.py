@@ -3,8 +3,8 @@
 Two tests. *Level*: the log-probs that the server reports for tokens it samples agree with the
 trainer's for the same tokens; this goes through the decoding path, prefix cache and head that the
 rollouts use. *Motion*: on the tokens of the last check the server must have moved with the policy.
-With s the server's log-probs, o and n the trainer's before and now, b = <s-o, n-o> / <n-o, n-o> is 1
-for a server that follows and 0 for a stale one. It sees an update that is far smaller than the
+With s the server's log-probs, o and n the trainer's before and now, b = <s-o, n-o> / <n-o, n-o> is
+1 for a server that follows and 0 for a stale one. It sees an update that is far smaller than the
 level's tolerance, and abstains where the noise of the arithmetic (bfloat16) hides the motion.
 """
 
@@ -72,7 +72,7 @@ def check_level(
     if not mean <= tolerance:
         raise StalePolicyError(
             f"the engine's log-probs are not the policy's: |delta| is {mean:.2g} on average and "
-            f"{largest:.2g} at most over {len(delta)} tokens, allowed is {tolerance:.2g} on average",
+            f"{largest:.2g} at most over {len(delta)} tokens; allowed mean {tolerance:.2g}",
             where=where,
             remedy="its weights are stale, or it computes in another dtype or reports log-probs "
             "at another temperature (--logprobs-mode); a server of ours: report this, with its "

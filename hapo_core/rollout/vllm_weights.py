@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def export_weights(
         "dtype": str(model.dtype).removeprefix("torch."),
     }
     (aside / "config.json").write_text(json.dumps(config, indent=1, default=str))
-    os.rename(aside, folder)
+    aside.rename(folder)
 
 
 def remove_weights(folder: Path, keep: Path | None = None) -> None:
