@@ -144,8 +144,15 @@ def _head_logprobs(
         logp, entropy = chunk_logprobs(hidden, target)
         return logp, entropy if with_entropy else None
     if type(head) is torch.nn.Linear:
+        weight: torch.Tensor = head.weight
+        bias: torch.Tensor | None = head.bias
+        if torch.is_autocast_enabled(hidden.device.type):
+            # Autocast would cast in forward and not in backward, where the logits come again.
+            low = torch.get_autocast_dtype(hidden.device.type)
+            hidden, weight = hidden.to(low), weight.to(low)
+            bias = None if bias is None else bias.to(low)
         logp, entropy = ChunkedLogProbs.apply(  # type: ignore[no-untyped-call]
-            hidden, head.weight, head.bias, target, temperature, size, with_entropy
+            hidden, weight, bias, target, temperature, size, with_entropy
         )
         return logp, entropy if with_entropy else None
     # Another kind of head (an adapter on it, sharded weights): through its own forward.

@@ -281,6 +281,8 @@ class VllmServers(Section):
     """Of a CPU server."""
     cache_gb: int = Field(default=1, ge=1)
     """Key-value cache of a CPU server, GiB."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Of the servers; unset means `compute.dtype`."""
     memory_share: float = Field(default=0.9, gt=0, lt=1)
     """Share of a GPU's memory that a server may take."""
     start_seconds: float = Field(default=300.0, gt=0)
@@ -359,6 +361,9 @@ class Update(Section):
     mismatch_correction: Literal["off", "token_truncate", "sequence_mask"] = "off"
     mismatch_cap: float = Field(default=2.0, gt=1)
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
+    mixed_precision: bool = False
+    """Passes in bfloat16 on float32 (master) weights, gradients and optimizer state."""
 
 
 class Train(Section):
@@ -480,6 +485,8 @@ class Params(Section):
             raise ValueError(f"{path}: no benchmark {name!r} in curate.benchmarks{near}")
 
     def _check_method(self) -> None:
+        if self.update.mixed_precision and self.compute.dtype != "float32":
+            raise ValueError("update.mixed_precision needs compute.dtype: float32 (the weights')")
         if self.method == "sft_then_rl" and self.sft.rounds == 0:
             raise ValueError("method sft_then_rl needs sft.rounds >= 1")
         if self.curate.max_trace_tokens > self.rollout.max_tokens:

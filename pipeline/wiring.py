@@ -133,6 +133,7 @@ def update_spec(params: c.Params) -> UpdateSpec:
         minibatches=u.minibatches,
         epochs=u.epochs,
         micro_batch_tokens=u.micro_batch_tokens,
+        mixed_precision=u.mixed_precision,
     )
 
 
@@ -197,7 +198,7 @@ def server_spec(
     return ServerSpec(
         environment=Path(servers.environment).expanduser(),
         device=servers.device,
-        dtype=dtype,
+        dtype=servers.dtype or dtype,
         context=context,
         rows=rows,
         threads=servers.threads,

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny import made_groups, tiny_policy
 
+from hapo_core.gate import ConstantThreshold, Gate, GateSpec
 from hapo_core.head import ChunkedLogProbs
+from hapo_core.loss import PAPER
+from hapo_core.methods import GRPO
+from hapo_core.update import Updater, UpdateSpec
 
 
 def _whole(hidden, weight, bias, target, temperature):
@@ -72,3 +77,22 @@ def test_no_tensor_of_the_whole_matrix_exists():
         logp, entropy = ChunkedLogProbs.apply(hidden, weight, None, target, 1.0, 10, True)
         (logp.sum() + entropy.sum()).backward()
     assert largest == 10 * 1000
+
+
+@pytest.mark.parametrize("chunk", [32 * 1024 * 1024, 200])
+def test_mixed_precision_keeps_float32_weights_and_nearly_the_gradient(chunk, monkeypatch):
+    monkeypatch.setattr("hapo_core.policy.HEAD_CHUNK_ELEMENTS", chunk)
+    found = {}
+    for mixed in (False, True):
+        model, tokenizer = tiny_policy()
+        planned = GRPO(Gate(GateSpec(ConstantThreshold(0.5)), 0), PAPER, 0).plan(
+            made_groups(tokenizer, [2, 5]), 0
+        )
+        updater = Updater(model, UpdateSpec(1e-3, mixed_precision=mixed))
+        found[mixed] = updater.update(planned, PAPER, 40, 1e-3)
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        moments = [s["exp_avg"] for s in updater.optimizer.state.values()]
+        assert moments and {m.dtype for m in moments} == {torch.float32}
+    assert found[True].grad_norm == pytest.approx(found[False].grad_norm, rel=0.05)
+    assert found[True].grad_norm != found[False].grad_norm
+    assert found[True].entropy == pytest.approx(found[False].entropy, rel=0.01)
