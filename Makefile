@@ -15,7 +15,7 @@ run: $(READY)
 	hapo run
 
 test: setup-dev lint
-	python -m pytest
+	python -m pytest --ignore-glob='tests/test_vllm_*' # those take minutes: `make test-vllm`
 
 test-vllm: setup-dev
 	hapo engine install --cpu --path $(ENGINE)
