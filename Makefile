@@ -1,4 +1,5 @@
 # `make run`: set up, then the main job on the quickstart profile. `make test`: set up, then all checks.
+# `make test-vllm`: build an engine environment with vLLM (CPU), then the tests on the real server.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,13 +7,19 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run test lint setup smollm2 clean
+ENGINE ?= build/engine-cpu
+
+.PHONY: run test test-vllm lint setup smollm2 clean
 
 run: $(READY)
 	hapo run
 
 test: setup-dev lint
-	python -m pytest
+	python -m pytest --ignore-glob='tests/test_vllm_*' # those take minutes: `make test-vllm`
+
+test-vllm: setup-dev
+	hapo engine install --cpu --path $(ENGINE)
+	HAPO_ENGINE=$(CURDIR)/$(ENGINE) python -m pytest tests/test_vllm_*.py
 
 lint: setup-dev
 	ruff check .

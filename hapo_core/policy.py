@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from hapo_core.errors import DataError
+from hapo_core.head import ChunkedLogProbs
 
 HEAD_CHUNK_ELEMENTS = 32 * 1024 * 1024
 """Most logits held at once by the log-prob head (float32: 128 MiB)."""
@@ -97,8 +98,8 @@ def response_logprobs(
     """Log-probs of response tokens given their prompts, differentiable.
 
     The batch is padded on the right; under causal attention no real token sees a pad, so no mask
-    is needed. The vocabulary head runs in chunks that are recomputed in the backward pass: the
-    whole [tokens, vocabulary] matrix never exists.
+    is needed. The vocabulary head runs in chunks that are recomputed in the backward pass
+    (`hapo_core.head`): the whole [tokens, vocabulary] matrix never exists.
 
     Args:
         sequences: (prompt ids, response ids) pairs, prompts and responses not empty.
@@ -142,6 +143,19 @@ def _head_logprobs(
     if hidden.shape[0] <= size:
         logp, entropy = chunk_logprobs(hidden, target)
         return logp, entropy if with_entropy else None
+    if type(head) is torch.nn.Linear:
+        weight: torch.Tensor = head.weight
+        bias: torch.Tensor | None = head.bias
+        if torch.is_autocast_enabled(hidden.device.type):
+            # Autocast would cast in forward and not in backward, where the logits come again.
+            low = torch.get_autocast_dtype(hidden.device.type)
+            hidden, weight = hidden.to(low), weight.to(low)
+            bias = None if bias is None else bias.to(low)
+        logp, entropy = ChunkedLogProbs.apply(  # type: ignore[no-untyped-call]
+            hidden, weight, bias, target, temperature, size, with_entropy
+        )
+        return logp, entropy if with_entropy else None
+    # Another kind of head (an adapter on it, sharded weights): through its own forward.
     parts = [
         checkpoint(chunk_logprobs, h, t, use_reentrant=False)
         for h, t in zip(hidden.split(size), target.split(size), strict=True)

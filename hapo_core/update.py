@@ -37,6 +37,8 @@ class UpdateSpec:
     minibatches: int = 1
     epochs: int = 1
     micro_batch_tokens: int = 8192
+    mixed_precision: bool = False
+    """Passes in bfloat16 (autocast) on float32 weights, gradients and optimizer state."""
 
     def rate(self, round_index: int, scale: float = 1.0) -> float:
         """Learning rate of a round (counted from 0): linear warm-up, then constant."""
@@ -253,12 +255,14 @@ class Updater:
     def _logprobs(
         self, batch: Sequence[TrainRow], objective: Objective, with_entropy: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return response_logprobs(
-            self.model,
-            [(r.prompt_ids, r.response_ids) for r in batch],
-            objective.temperature,
-            with_entropy,
-        )
+        device = self.model.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.spec.mixed_precision):
+            return response_logprobs(
+                self.model,
+                [(r.prompt_ids, r.response_ids) for r in batch],
+                objective.temperature,
+                with_entropy,
+            )
 
 
 def _slices(

@@ -10,7 +10,16 @@ from collections.abc import Sequence
 
 from pipeline.observe import guarded
 
-_MODULES = ("run", "server", "profiles", "segments", "data_cli", "evaluate_cli", "score_cli")
+_MODULES = (
+    "run",
+    "server",
+    "profiles",
+    "segments",
+    "data_cli",
+    "evaluate_cli",
+    "score_cli",
+    "engines",
+)
 """Modules of `pipeline` with an `add_parser`; none may import torch at import."""
 
 

@@ -439,16 +439,85 @@ class Rewards(Section):
     """A round with more timeouts, errors or bad golds than this share stops the run."""
 
 
-class RolloutParams(Section):
+class VllmServers(Section):
+    """vLLM servers, started by us from an environment of their own, or given by URL."""
+
+    environment: str = "build/engine-cpu"
+    """Folder with `bin/python` that has vLLM (`hapo engine install` makes one)."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    servers: int = Field(default=1, ge=1)
+    """How many are started; prompts are sharded over them. A server that dies is started again."""
+    gpus: tuple[str, ...] | None = None
+    """CUDA_VISIBLE_DEVICES of each server; unset leaves the choice to vLLM (one server)."""
+    urls: tuple[str, ...] | None = None
+    """Servers that run already, `http://host:port` (docs/engines.md says how to start them);
+    none is started then. They must see this machine's `.hapo/engine` under the same path."""
+    threads: int = Field(default=1, ge=1)
+    """Of a CPU server."""
+    cache_gb: int = Field(default=1, ge=1)
+    """Key-value cache of a CPU server, GiB."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Of the servers; unset means `compute.dtype`."""
+    memory_share: float = Field(default=0.9, gt=0, lt=1)
+    """Share of a GPU's memory that a server may take."""
+    start_seconds: float = Field(default=300.0, gt=0)
+    restarts: int = Field(default=2, ge=0)
+    """How often one server is started again in one round; then its shard goes to another."""
+    guard_tolerance: float | None = Field(default=None, gt=0)
+    """Largest mean |delta log p| between server and trainer after an update; by default 2e-4 in
+    float32, 0.1 in bfloat16."""
+    arguments: tuple[str, ...] = ()
+    """More arguments of vLLM's server, as on its command line."""
+    variables: dict[str, str] = Field(default_factory=dict)
+    """More environment variables of the server, such as VLLM_BATCH_INVARIANT."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> VllmServers:
+        if self.urls is not None and not self.urls:
+            raise ValueError("`urls` is empty; leave it out to start servers")
+        if self.urls is not None and self.servers != 1:
+            raise ValueError("`servers` are those that are started; with `urls` none is")
+        if self.gpus is not None and len(self.gpus) != self.servers:
+            raise ValueError(f"`gpus` needs one entry per server, {self.servers}")
+        if self.gpus is not None and self.device != "cuda":
+            raise ValueError("`gpus` needs `device: cuda`")
+        if self.device == "cuda" and self.servers > 1 and self.gpus is None:
+            raise ValueError("several servers on GPUs need `gpus`, one entry each")
+        return self
+
+
+class EngineChoice(Section):
+    """Which engine generates: transformers in the process, or vLLM servers."""
+
+    engine: Literal["hf", "vllm"] = "hf"
+    vllm: VllmServers | None = None
+    """Of `engine: vllm`; left out, a CPU server from build/engine-cpu is started."""
+
+    @model_validator(mode="after")
+    def _engine(self) -> EngineChoice:
+        if self.engine == "hf" and self.vllm is not None:
+            raise ValueError("`vllm` has settings, but `engine` is hf")
+        return self
+
+
+class RolloutParams(EngineChoice):
     """How the policy's own responses are drawn."""
 
-    engine: Literal["hf"] = "hf"
     group_size: int = Field(default=8, ge=2)
     temperature: float = Field(default=1.0, gt=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(ge=1)
     max_rows: int = Field(default=256, ge=1)
-    """Responses decoded at once (memory)."""
+    """Responses decoded at once (memory), over all servers."""
+
+    @model_validator(mode="after")
+    def _logprobs(self) -> RolloutParams:
+        if self.engine == "vllm" and self.top_p < 1 and self.temperature != 1:
+            raise ValueError(
+                "vLLM reports log-probs either before the temperature or after the top-p cut, the "
+                "update needs them between: with `engine: vllm` set top_p or temperature to 1"
+            )
+        return self
 
 
 class Update(Section):
@@ -467,6 +536,9 @@ class Update(Section):
     mismatch_correction: Literal["off", "token_truncate", "sequence_mask"] = "off"
     mismatch_cap: float = Field(default=2.0, gt=1)
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
+    mixed_precision: bool = False
+    """Passes in bfloat16 on float32 (master) weights, gradients and optimizer state."""
 
 
 class Train(Section):
@@ -515,7 +587,7 @@ class BenchmarkProtocol(Section):
         return {**preset.protocol(), **given} if preset and isinstance(given, dict) else given
 
 
-class Evaluate(Section):
+class Evaluate(EngineChoice):
     """The benchmark evaluation of the starting and the final policy."""
 
     benchmarks: dict[str, BenchmarkProtocol] = Field(min_length=1)
@@ -604,6 +676,8 @@ class Params(Section):
             raise ValueError(f"{path}: no benchmark {name!r} in curate.benchmarks{near}")
 
     def _check_method(self) -> None:
+        if self.update.mixed_precision and self.compute.dtype != "float32":
+            raise ValueError("update.mixed_precision needs compute.dtype: float32 (the weights')")
         if self.method == "sft_then_rl" and self.sft.rounds == 0:
             raise ValueError("method sft_then_rl needs sft.rounds >= 1")
         self._check_objective()

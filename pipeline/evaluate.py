@@ -8,7 +8,6 @@ from pathlib import Path
 
 from hapo_core.errors import ConfigError
 from hapo_core.policy import load_policy
-from hapo_core.rollout.hf import HFEngine
 from hapo_core.verify import VerifierPool
 from pipeline import wiring
 from pipeline.base import policy_model
@@ -40,12 +39,25 @@ class Evaluation:
         Scratch.settle(f"evaluate@{target}")
         device, dtype = wiring.prepare_compute(params.compute)
         model, tokenizer = load_policy(policy_model(folder), dtype, params.compute.attention)
-        model.to(device)  # type: ignore[arg-type]
+        model.to(device)
+        loaded = [
+            (load_benchmark(DATA, name, spec.limit), spec.max_tokens)
+            for name, spec in params.evaluate.benchmarks.items()
+        ]
+        self.engine = wiring.rollout_engine(
+            params.evaluate,
+            params.compute,
+            model,
+            tokenizer,
+            stage=f"evaluate@{target}",
+            context=max(max(len(p.token_ids) for p in b.prompts) + most for b, most in loaded),
+            tell=observer.log,
+        )
         self.pool = VerifierPool(wiring.verifier_settings(params.rewards))
         curate = params.curate
         template = Template("curate", suffix=curate.prompt_suffix, system=curate.system_prompt)
         self.evaluator = Evaluator(
-            HFEngine(model, tokenizer, params.evaluate.max_rows),
+            self.engine,
             tokenizer,
             self.pool,
             Conditions(template, params.seed, params.evaluate),
@@ -88,6 +100,7 @@ def evaluate_policy(params: Params, target: str, observer: Observer) -> None:
         evaluation.run()
     finally:
         evaluation.pool.close()
+        evaluation.engine.close()
 
 
 def main() -> None:

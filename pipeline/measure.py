@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from hapo_core.rollout.protocol import Engine
 from hapo_core.verify import Verification, VerifierPool
 from pipeline.config import Params
 from pipeline.tables import BENCHMARK, read_table
-from pipeline.trainset import verify_jobs
+from pipeline.verifying import Verifying
 
 EVALUATION_ROUND = 0
 """All evaluations draw from the same streams: two policies are compared on common numbers."""
@@ -95,18 +95,15 @@ def respond(
         finished: told of every response as it ends.
     """
     order = {p.prompt_id: k for k, p in enumerate(prompts)}
-    rollouts: list[Rollout] = []
-
-    def arriving() -> Iterator[Rollout]:
+    with Verifying(pool, answers, rewards, opening) as verifying:
+        rollouts = []
         for rollout in engine.generate(prompts, sampling, seed, EVALUATION_ROUND):
+            verifying.put(rollout)
             rollouts.append(rollout)
             if finished is not None:
                 finished(rollout)
-            yield rollout
-
-    verdicts = pool.verify(verify_jobs(arriving(), answers, rewards=rewards, opening=opening))
-    pairs = zip(rollouts, verdicts, strict=True)
-    return sorted(pairs, key=lambda pair: (order[pair[0].prompt_id], pair[0].sample))
+        rollouts.sort(key=lambda r: (order[r.prompt_id], r.sample))
+        return list(zip(rollouts, verifying.of(rollouts), strict=True))
 
 
 def generation(rollout: Rollout, verification: Verification) -> Generation:

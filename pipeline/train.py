@@ -19,7 +19,6 @@ from hapo_core.gate import GateState
 from hapo_core.groups import Extras, PlannedGroup, Request, success_rate
 from hapo_core.methods import Phase
 from hapo_core.policy import load_policy
-from hapo_core.rollout.hf import HFEngine
 from hapo_core.schedule import prompts_of_round
 from hapo_core.update import UpdateMetrics, Updater, supervised
 from hapo_core.verify import Verification, VerifierPool, reward_of
@@ -48,7 +47,8 @@ from pipeline.store import (
     write_manifest,
 )
 from pipeline.tables import GROUPS, ROLLOUTS, ROUNDS, write_table
-from pipeline.trainset import TrainSet, load_trainset, verify_jobs
+from pipeline.trainset import TrainSet, load_trainset
+from pipeline.verifying import Verifying
 from pipeline.waves import Sampled, Waves
 
 T = TypeVar("T")
@@ -135,9 +135,18 @@ class Segment:
             waiting,
         )
         self.objective = wiring.objective(params)
-        self.engine = HFEngine(self.model, self.tokenizer, params.rollout.max_rows)
-        self.pool = VerifierPool(wiring.verifier_settings(params.rewards))
         self.probe: Probe | None = load_probe(params, DATA)
+        asked = [*self.data.prompts.values(), *(self.probe.benchmark.prompts if self.probe else ())]
+        self.engine = wiring.rollout_engine(
+            params.rollout,
+            params.compute,
+            self.model,
+            self.tokenizer,
+            stage=f"train@{self.name}",
+            context=max(len(p.token_ids) for p in asked) + params.rollout.max_tokens,
+            tell=self.observer.log,
+        )
+        self.pool = VerifierPool(wiring.verifier_settings(params.rewards))
 
     # --- a round ------------------------------------------------------------------------------
 
@@ -175,11 +184,14 @@ class Segment:
             found.open(prompt_id)
         size = self.params.rollout.group_size
         while wanted := self.method.wants(list(found.groups.values()), size, index):
-            samples = self._timed("rollout", self._rollout, wanted, found, index)
-            found.add(samples, self._timed("verify", self._verify, samples))
+            with Verifying(self.pool, self.data.answers, self.data.rewards) as verifying:
+                samples = self._timed("rollout", self._rollout, wanted, found, index, verifying)
+                found.add(samples, self._timed("verify", self._verify, samples, verifying))
         return found
 
-    def _rollout(self, wanted: list[Request], found: Waves, index: int) -> list[Sampled]:
+    def _rollout(
+        self, wanted: list[Request], found: Waves, index: int, verifying: Verifying
+    ) -> list[Sampled]:
         for request in wanted:
             found.open(request.prompt_id)
         return waves.sample(
@@ -190,12 +202,11 @@ class Segment:
             lambda ids: str(self.tokenizer.decode(list(ids), skip_special_tokens=True)),
             self.params.seed,
             index,
+            verifying.put,
         )
 
-    def _verify(self, samples: list[Sampled]) -> list[Verification]:
-        verdicts = self.pool.verify(
-            verify_jobs((r for _, r in samples), self.data.answers, rewards=self.data.rewards)
-        )
+    def _verify(self, samples: list[Sampled], verifying: Verifying) -> list[Verification]:
+        verdicts = verifying.of([rollout for _, rollout in samples])
         unknown = sum(1 for v in verdicts if reward_of(v.verdict) is None)
         if unknown > self.params.rewards.max_unknown_share * len(verdicts):
             example = next(v for v in verdicts if reward_of(v.verdict) is None)
@@ -215,11 +226,14 @@ class Segment:
         budget, rate = self.params.rollout.max_tokens, self.updater.spec.rate
         supervised_rate = rate(index, self.params.sft.learning_rate_scale)
         if phase is Phase.SFT:
-            return self.updater.update(planned, imitate, budget, supervised_rate)
-        metrics = self.updater.update(planned, objective, budget, rate(index), extras.beside)
+            metrics = self.updater.update(planned, imitate, budget, supervised_rate)
+        else:
+            metrics = self.updater.update(planned, objective, budget, rate(index), extras.beside)
         for rows in extras.after:
             step = self.updater.supervise(rows, imitate, budget, supervised_rate)
             metrics = metrics.with_step(step)
+        if metrics.optimizer_steps:
+            self.engine.policy_changed()
         return metrics
 
     def _probe(self, index: int) -> dict[str, object]:
@@ -320,8 +334,9 @@ class Segment:
         )
 
     def close(self) -> None:
-        """Stop the verifier's workers."""
+        """Stop the verifier's workers and the engine's servers."""
         self.pool.close()
+        self.engine.close()
 
 
 def train_segment(params: Params, name: str, observer: Observer) -> None:

@@ -82,12 +82,16 @@ def sample(
     decode: Decode,
     seed: int,
     round_index: int,
+    arrived: Callable[[Rollout], None] = lambda rollout: None,
 ) -> list[Sampled]:
     """The samples of all requests, in their order. A continuation's rollout has the whole response
     as its text, and its tokens fill what the prefix leaves of the budget.
 
     Requests of like kind and size share a call of the engine; draws are keyed by prompt, prefix and
     sample, so the calls' make-up changes none of them.
+
+    Args:
+        arrived: told of every sample as it is finished, before the others are.
     """
     found: dict[Request, list[Rollout]] = {request: [] for request in requests}
     for kind in dict.fromkeys((request.n, request.prefix > 0) for request in requests):
@@ -100,14 +104,16 @@ def sample(
         wanted = replace(sampling, n=kind[0], max_tokens=longest)
         prompts = [_start(groups, stream, request) for stream, request in batch.items()]
         for rollout in engine.generate(prompts, wanted, seed, round_index):
-            found[batch[rollout.prompt_id]].append(rollout)
-    out: list[Sampled] = []
-    for request, rollouts in found.items():
-        for rollout in sorted(rollouts, key=lambda r: r.sample):
+            request = batch[rollout.prompt_id]
             if request.prefix:
                 rollout = _whole(groups, request, rollout, sampling.max_tokens, decode)
-            out.append((request, rollout))
-    return out
+            found[request].append(rollout)
+            arrived(rollout)
+    return [
+        (request, rollout)
+        for request, rollouts in found.items()
+        for rollout in sorted(rollouts, key=lambda r: r.sample)
+    ]
 
 
 def _stream(request: Request) -> str:

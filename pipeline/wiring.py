@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hapo_core.advantage import AdvantageKind
@@ -39,13 +40,15 @@ from pipeline import config as c
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from hapo_core.groups import Demonstrations
     from hapo_core.methods import Method
     from hapo_core.methods.chord import CHORDOptions
     from hapo_core.methods.prefix_rft import PrefixRFTOptions
     from hapo_core.methods.sampling import DynamicSampling, SoftOverlong
-    from hapo_core.rollout import Sampling
+    from hapo_core.rollout import Engine, Sampling
+    from hapo_core.rollout.vllm_server import ServerSpec
     from hapo_core.update import UpdateSpec
 
 
@@ -264,6 +267,7 @@ def update_spec(params: c.Params) -> UpdateSpec:
         minibatches=u.minibatches,
         epochs=u.epochs,
         micro_batch_tokens=u.micro_batch_tokens,
+        mixed_precision=u.mixed_precision,
     )
 
 
@@ -273,6 +277,72 @@ def training_sampling(params: c.Params) -> Sampling:
 
     r = params.rollout
     return Sampling(r.group_size, r.temperature, r.top_p, r.max_tokens)
+
+
+ENGINES = Path(".hapo/engine")
+"""Logs of engine servers, and the weights written for them, by stage."""
+
+
+def rollout_engine(
+    choice: c.RolloutParams | c.Evaluate,
+    compute: c.Compute,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    stage: str,
+    context: int,
+    tell: Callable[[str], None],
+) -> Engine:
+    """The engine of the configuration, on `model`.
+
+    Args:
+        stage: names the folder of its servers' logs.
+        context: longest prompt plus response, tokens.
+        tell: gets lines about servers.
+
+    Raises:
+        ConfigError: the engine's environment is not there.
+    """
+    if choice.engine == "hf":
+        from hapo_core.rollout.hf import HFEngine
+
+        return HFEngine(model, tokenizer, choice.max_rows)
+    from hapo_core.rollout.vllm import VLLMEngine, VLLMSettings
+
+    servers = choice.vllm or c.VllmServers()
+    processed = not isinstance(choice, c.RolloutParams) or choice.top_p == 1
+    rows = -(-choice.max_rows // servers.servers)
+    settings = VLLMSettings(
+        None if servers.urls else server_spec(servers, compute.dtype, context, rows, processed),
+        servers.servers,
+        servers.urls or (),
+        servers.gpus or (),
+        servers.guard_tolerance,
+        servers.restarts,
+    )
+    return VLLMEngine(model, tokenizer, settings, ENGINES / stage, choice.max_rows, tell)
+
+
+def server_spec(
+    servers: c.VllmServers, dtype: str, context: int, rows: int, processed: bool = True
+) -> ServerSpec:
+    """How a server of the configuration is started."""
+    from hapo_core.rollout.vllm_server import ServerSpec
+
+    return ServerSpec(
+        environment=Path(servers.environment).expanduser(),
+        device=servers.device,
+        dtype=servers.dtype or dtype,
+        context=context,
+        rows=rows,
+        threads=servers.threads,
+        cache_gb=servers.cache_gb,
+        memory_share=servers.memory_share,
+        processed=processed,
+        start_seconds=servers.start_seconds,
+        arguments=servers.arguments,
+        variables=servers.variables,
+    )
 
 
 def verifier_settings(r: c.Rewards) -> VerifierSettings:

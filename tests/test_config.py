@@ -170,3 +170,34 @@ def test_dvc_knows_the_parameters_that_stages_read():
 
     assert set(graph["train"]["do"]["params"]) == {*train.READS, "segments.${key}"}
     assert set(graph["evaluate"]["do"]["params"]) == set(evaluate.READS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rollout.vllm": {"servers": 2}}, ["rollout", "`engine` is hf"]),
+        ({"rollout.engine": "vlm"}, ["rollout.engine", "'vllm'"]),
+        ({"rollout.engine": "vllm", "rollout.top_p": 0.9, "rollout.temperature": 0.7}, ["top_p"]),
+        (
+            {"rollout.engine": "vllm", "rollout.vllm": {"urls": ["http://x:1"], "servers": 2}},
+            ["rollout.vllm", "`urls`"],
+        ),
+        (
+            {"evaluate.engine": "vllm", "evaluate.vllm": {"device": "cuda", "servers": 2}},
+            ["evaluate.vllm", "`gpus`"],
+        ),
+        ({"update.mixed_precision": True, "compute.dtype": "bfloat16"}, ["compute.dtype"]),
+    ],
+)
+def test_engine_settings_that_contradict_each_other_are_refused(changes, words):
+    with pytest.raises(ConfigError) as caught:
+        parse_params(_with(changes))
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_engine_settings_reach_the_server():
+    servers = {"environment": "/opt/engine", "threads": 3, "dtype": "bfloat16", "urls": None}
+    params = parse_params(_with({"rollout.engine": "vllm", "rollout.vllm": servers}))
+    spec = wiring.server_spec(params.rollout.vllm, params.compute.dtype, 256, 64)
+    assert (spec.environment, spec.threads, spec.dtype) == (Path("/opt/engine"), 3, "bfloat16")
+    assert (spec.context, spec.rows, spec.processed) == (256, 64, True)

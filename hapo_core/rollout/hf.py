@@ -58,6 +58,12 @@ class HFEngine:
         finally:
             self._model.train(was_training)
 
+    def policy_changed(self) -> None:
+        """Nothing to do: the engine generates with the trained model itself."""
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
     def _batch(
         self, prompts: Sequence[Prompt], sampling: Sampling, seed: int, round_index: int
     ) -> Iterator[Rollout]:

@@ -65,3 +65,11 @@ class Engine(Protocol):
     ) -> Iterator[Rollout]:
         """Yield `sampling.n` rollouts for every prompt, each as soon as it is finished."""
         ...
+
+    def policy_changed(self) -> None:
+        """The policy's weights were updated; later rollouts must come from them."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the engine holds: servers, memory, files."""
+        ...

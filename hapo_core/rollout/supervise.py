@@ -1,0 +1,62 @@
+"""Runs one command and lets nothing of it outlive the process that asked for it.
+
+Started by file name with the standard library alone: `python supervise.py PARENT COMMAND...`. It
+leads the session that its command runs in. When the command ends, when PARENT is gone
+(PR_SET_PDEATHSIG on Linux) or on SIGTERM, the whole process group is killed, so that no engine
+process keeps memory or a GPU after the API process in front of it was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from types import FrameType
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_LOOK_SECONDS = 1.0
+_GRACE_SECONDS = 5.0
+
+
+class _Stop(Exception):
+    pass
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _Stop
+
+
+def run(parent: int, command: list[str]) -> int:
+    """Run `command`; returns its exit status, and does not return where the group is killed."""
+    signal.signal(signal.SIGTERM, _stop)
+    # The kernel signals the end of the parent's *thread* as well: only getppid tells them apart,
+    # so the signal merely wakes the wait below.
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0)
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    child: subprocess.Popen[bytes] | None = None
+    try:
+        if os.getppid() == parent:
+            child = subprocess.Popen(command)
+        while child is not None and os.getppid() == parent:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return child.wait(_LOOK_SECONDS)
+    except _Stop:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if child is not None:
+            child.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_GRACE_SECONDS)
+    finally:
+        os.killpg(0, signal.SIGKILL)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(run(int(sys.argv[1]), sys.argv[2:]))
