@@ -27,6 +27,7 @@ def setting():
         {g.prompt.prompt_id: g.prompt for g in made},
         dict.fromkeys(ids, "1"),
         {g.prompt.prompt_id: g.trace for g in made},
+        dict.fromkeys(ids, "exact"),
     )
     yield HFEngine(model, tokenizer), tokenizer, data, ids
     torch.set_num_threads(threads)
