@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from hapo_core.errors import ConfigError, DataError
 from hapo_core.verify import VerifierPool
 from pipeline.config import (
@@ -22,6 +25,7 @@ from pipeline.curation.prompts import PromptMaker
 from pipeline.presets import PRESETS, find_preset
 from pipeline.sources import open_source
 from pipeline.store import MANIFEST, check_manifest, sha256_file
+from pipeline.tables import BENCHMARK
 
 PLAIN_PROTOCOL = {"k": 1, "temperature": 0.6, "top_p": 1.0, "max_tokens": 8192}
 """Of a benchmark without a preset."""
@@ -169,12 +173,23 @@ def _own_source(
                 where=path,
                 remedy="`dvc repro curate`",
             )
-        columns = {"id": "problem_id", "problem": "problem", "answer": "answer"}
         if name in params.evaluate.benchmarks:
             own = params.evaluate.benchmarks[name].model_dump()
     _must_exist(path, where)
+    if not columns and _is_curated(Path(path).expanduser()):
+        columns = {"id": "problem_id", "problem": "problem", "answer": "answer"}
     settings = {"kind": "table", "path": path, "columns": dict(columns)}
     return parse_section(TableSource, settings, where), own
+
+
+def _is_curated(path: Path) -> bool:
+    """Whether it is a table `BENCHMARK`: of a run, or kept by an earlier evaluation."""
+    if path.suffix != ".parquet" or not path.is_file():
+        return False
+    try:
+        return bool(pq.read_schema(path).equals(BENCHMARK))
+    except (pa.ArrowInvalid, OSError):  # reading it will say what is wrong
+        return False
 
 
 def _must_exist(path: str, where: str) -> None:

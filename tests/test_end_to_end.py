@@ -234,6 +234,18 @@ def test_damage_is_refused_with_place_and_remedy(real: Project, tmp_path: Path) 
     assert done.returncode == 2 and "missing" in done.stderr
 
 
+def test_hapo_evaluate_repeats_the_stage(real: Project, tmp_path: Path) -> None:
+    """Outside the run, by name: the protocol of params.yaml, and the same bytes."""
+    out = tmp_path / "outside"
+    words = ["--benchmark", "heldout", "--template", "bare", "--threads", "1"]
+    words += ["--max-rows", "512", "--seed", "3", "--out", str(out)]
+    real.call("pipeline.cli", "evaluate", "--model", "artifacts/policy/2", *words)
+    stage = real.path / "artifacts/evaluation/final"
+    assert (out / "heldout.parquet").read_bytes() == (stage / "heldout.parquet").read_bytes()
+    done = real.call("pipeline.cli", "compare", str(stage), str(out))
+    assert "heldout" in done.stdout and "+0.0" in done.stdout
+
+
 def test_a_gate_out_of_reach_is_refused_before_anything_runs(real: Project, tmp_path: Path) -> None:
     project = _another(real, tmp_path)
     project.edit("evidence: prompt\n  statistic: thompson", "evidence: group\n  statistic: mean")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from pipeline.comparison import compare
 from pipeline.evaluate_model import ModelEvaluation, folder_name
 from pipeline.measure import Benchmark, opened_thought
 from pipeline.observe import Observer
+from pipeline.score import Scoring
 from pipeline.store import check_manifest, read_json
 from pipeline.tables import BENCHMARK, GENERATIONS, read_frame
 
@@ -151,7 +153,7 @@ def test_a_killed_evaluation_continues_to_the_same_bytes(
     assert done.returncode == 0, done.stderr
     assert f"{4 * len(kept)} of 24 are there already" in done.stdout
     assert not parts.exists()
-    words = words[: words.index("--model")] + ["--limit", "12"]
+    words = [*words[: words.index("--model")], "--limit", "12"]
     run(models["fresh"], *words, "--out", "whole")
     whole, killed = (check_manifest(here / name)["files"] for name in ("whole", "killed"))
     assert whole["aime24.parquet"] == killed["aime24.parquet"]
@@ -196,6 +198,37 @@ def test_a_preset_is_measured_by_its_protocol(here: Path, models: dict[str, Path
     assert entry["max_tokens"] == 8 and "\\boxed" in entry["prompt_template"]
     assert entry["template"] == "boxed" and metrics["notes"][0].startswith("amc23: the first 2")
     assert (here / "evaluations" / folder_name(str(models["fresh"]))).is_dir()
+
+
+def test_what_was_kept_can_be_graded_and_asked_again(here: Path, models: dict[str, Path]) -> None:
+    first = run(models["taught"], *EXACT, "--k", "2", "--temperature", "0", "--out", "e")
+    again = ["--benchmark", "own=e/problems/own.parquet", "--verifier", "exact"]
+    options = build_parser().parse_args(["score", "e/own.parquet", *again])
+    found = Scoring(options, Observer("score")).run()
+    entry = first["benchmarks"]["own"]
+    assert (found["k"], found["avg"], found["verdicts"]) == (2, 0.5, entry["verdicts"])
+    words = [*again, "--max-tokens", "24", "--max-rows", "4", "--k", "2", "--temperature", "0"]
+    second = run(models["taught"], *words, "--out", "again")
+    assert second["benchmarks"] == first["benchmarks"]
+    assert compare(here / "e", here / "again")["own"].difference == 0
+
+
+def test_a_hub_id_is_found_in_the_cache(
+    here: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without network: the cache as the hub's client lays it out."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = here / "hub/models--some--policy"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs/main").write_text(commit)
+    shutil.copytree(models["fresh"], cached / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(here / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    metrics = run("some/policy", *EXACT, "--limit", "1")
+    assert metrics["model"] == {"hub": "some/policy", "commit": commit}
+    assert (here / "evaluations/some-policy/metrics.json").is_file()
+    with pytest.raises(DataError, match="cannot be fetched"):
+        run("some/policy", *EXACT, "--revision", "v2", "--out", "v2")
 
 
 def test_a_policy_of_a_run_and_its_benchmarks_are_known_by_name(

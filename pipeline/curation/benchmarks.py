@@ -94,7 +94,9 @@ def _row(name: str, record: Record | Faulty) -> BenchmarkRow:
         )
     solutions = tuple(t.text for t in parts.traces)
     key = parts.key or content_id(problem)
-    return BenchmarkRow(f"{name}/{key}", problem, answer, parts.mark, solutions)
+    # A curated table, read again, has the name in its ids already.
+    problem_id = key if key.startswith(f"{name}/") else f"{name}/{key}"
+    return BenchmarkRow(problem_id, problem, answer, parts.mark, solutions)
 
 
 def _refuse_double(row: BenchmarkRow, record: Record | Faulty, strict: bool) -> None:
