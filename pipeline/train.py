@@ -37,6 +37,7 @@ from pipeline.checkpoint import (
     write_state,
 )
 from pipeline.config import Params, load_params
+from pipeline.difficulty import within_band
 from pipeline.measure import Probe, load_probe
 from pipeline.observe import Observer, run_stage, stage_main
 from pipeline.store import (
@@ -132,6 +133,18 @@ class Segment:
         self.engine = HFEngine(self.model, self.tokenizer, params.rollout.max_rows)
         self.pool = VerifierPool(wiring.verifier_settings(params))
         self.probe: Probe | None = load_probe(params, DATA)
+        if params.train.difficulty is not None:
+            self.data = within_band(
+                params,
+                params.train.difficulty,
+                self.data,
+                self.engine,
+                self.pool,
+                self.out,
+                None if first_segment else previous,
+                self.scratch.path,
+                self.observer,
+            )
 
     # --- a round ------------------------------------------------------------------------------
 
