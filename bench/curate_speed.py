@@ -118,13 +118,15 @@ def main() -> None:
     account = json.loads(Path("artifacts/data/curation.json").read_text())
     timing = json.loads(Path("artifacts/timings/curate.json").read_text())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     tokens = account["traces"]["tokens"]
     print(json.dumps(timing["parts"]))
     print(
         f"{options.problems} problems, {tokens / options.problems:.0f} tokens a trace: "
         f"{wall:.1f} s, {options.problems / wall:.0f} rows/s, {tokens / wall:,.0f} tokens/s, "
         f"{used:.0f} s of CPU ({options.problems / used:.0f} rows per CPU second), "
-        f"peak {peak:.0f} MB ({before:.0f} MB before)"
+        f"peak {peak:.0f} MB ({before:.0f} MB before), largest worker {worker:.0f} MB, "
+        f"load {os.getloadavg()[0]:.1f}"
     )
 
 

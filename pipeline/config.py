@@ -541,12 +541,34 @@ class Update(Section):
     """Passes in bfloat16 on float32 (master) weights, gradients and optimizer state."""
 
 
+class DifficultyBand(Section):
+    """Train only on problems that the starting policy solves neither always nor never."""
+
+    samples: int = Field(default=8, ge=1)
+    """Responses of the starting policy per problem."""
+    temperature: float = Field(default=1.0, gt=0)
+    low: float = Field(default=0.0, ge=0, le=1)
+    """Least success rate of a problem that stays."""
+    high: float = Field(default=1.0, ge=0, le=1)
+    """Largest success rate of a problem that stays."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DifficultyBand:
+        if self.low > self.high:
+            raise ValueError(f"`low` ({self.low:g}) exceeds `high` ({self.high:g})")
+        if (self.low, self.high) == (0.0, 1.0):
+            raise ValueError("a band from 0 to 1 keeps every problem: set `low` or `high`")
+        return self
+
+
 class Train(Section):
     """Rounds, and what is watched in between."""
 
     prompts_per_round: int = Field(ge=1)
     checkpoint_every: int = Field(default=1, ge=1)
     """Rounds between resume points in the scratch folder; a kill costs at most these rounds."""
+    difficulty: DifficultyBand | None = None
+    """Measured once, at the start of the first segment; None trains on every problem."""
     probe_benchmark: str | None = None
     """Benchmark watched during training; None switches the probe off."""
     probe_every: int = Field(default=10, ge=1)

@@ -35,6 +35,7 @@ from pipeline.curation.traces import (
     GRADED,
     TraceGrader,
     TraceRules,
+    check_known,
     rank_traces,
     write_traces,
 )
@@ -99,7 +100,7 @@ class Curation:
 
     def benchmarks(self) -> dict[str, Benchmark]:
         """All benchmarks; generated ones avoid the training problems."""
-        return {
+        found = {
             name: read_benchmark(
                 name,
                 open_source(name, source, self.params.seed, "benchmark", self.taken),
@@ -109,6 +110,13 @@ class Curation:
             )
             for name, source in self.config.benchmarks.items()
         }
+        for name, benchmark in found.items():
+            check_known(
+                benchmark.gold_verdicts(),
+                self.params.rewards.max_unknown_share,
+                f"golds of the benchmark {name!r}",
+            )
+        return found
 
     def select(
         self, candidates: list[Candidate], benchmarks: dict[str, Benchmark]
@@ -160,6 +168,7 @@ class Curation:
 
         with self.graded:
             grader.run(self.raw, self.graded, progress)
+        check_known(rules.verdicts, self.params.rewards.max_unknown_share, "traces")
         return rules
 
     def choose(self, kept: list[Candidate], rules: TraceRules) -> list[Candidate]:

@@ -93,6 +93,13 @@ GROUPS = _schema(
     decision=_TEXT,  # hapo_core.gate.Decision
     dead=_BOOL,  # no row of the group trains
 )
+DIFFICULTY = _schema(
+    problem_id=_TEXT,
+    samples=_INT,  # responses of the starting policy
+    known=_INT,  # of these, with a known reward
+    successes=_INT,
+    kept=_BOOL,  # the success rate lies in the band
+)
 POSTERIORS = _schema(prompt_id=_TEXT, a=_FLOAT, b=_FLOAT, visits=_INT, last_round=_INT)
 ROUNDS = _schema(
     round=_INT,

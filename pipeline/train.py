@@ -34,6 +34,7 @@ from pipeline.checkpoint import (
     write_state,
 )
 from pipeline.config import Params, load_params
+from pipeline.difficulty import within_band
 from pipeline.measure import Probe, load_probe
 from pipeline.observe import Observer, run_stage, stage_main
 from pipeline.store import (
@@ -127,14 +128,6 @@ class Segment:
         if resumed:
             self.observer.log(f"continues after round {self.done}")
             self.parts = dict(read_json(self.scratch.path / "parts.json"))
-        self.method = wiring.method(
-            params,
-            state,
-            waves.demonstrations(self.data, params.rollout.max_tokens),
-            self.data.prompt_ids,
-            waiting,
-        )
-        self.objective = wiring.objective(params)
         self.probe: Probe | None = load_probe(params, DATA)
         asked = [*self.data.prompts.values(), *(self.probe.benchmark.prompts if self.probe else ())]
         self.engine = wiring.rollout_engine(
@@ -147,6 +140,26 @@ class Segment:
             tell=self.observer.log,
         )
         self.pool = VerifierPool(wiring.verifier_settings(params.rewards))
+        if params.train.difficulty is not None:
+            self.data = within_band(
+                params,
+                params.train.difficulty,
+                self.data,
+                self.engine,
+                self.pool,
+                self.out,
+                None if first_segment else previous,
+                self.scratch.path,
+                self.observer,
+            )
+        self.method = wiring.method(
+            params,
+            state,
+            waves.demonstrations(self.data, params.rollout.max_tokens),
+            self.data.prompt_ids,
+            waiting,
+        )
+        self.objective = wiring.objective(params)
 
     # --- a round ------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import pytest
 from curate_support import byte_tokenizer, params_for, shared_data
 
 from hapo_core.errors import DataError
-from hapo_core.verify import extract_answer
+from hapo_core.verify import Job, Verdict, VerifierPool, VerifierSettings, extract_answer
 from pipeline.config import ChainsSource, Source, TableSource
 from pipeline.curate import curate
 from pipeline.curation.benchmarks import Benchmark, BenchmarkRow
@@ -99,6 +99,21 @@ def test_adapters_read_every_row(
     if name.startswith("bench/a"):
         assert all(r.parts.answer.lstrip("-").isdigit() for r in found)
         assert not any("reason step by step" in r.parts.problem for r in found)
+
+
+def test_math_answers_that_hold_one_of_several_boxes() -> None:
+    """Nine MATH rows ask for all values and name one in `answer`; one solution hedges."""
+    found, _ = read("train/math_train.parquet", "math")
+    mended = {r.parts.answer for r in found if r.parts.tolerated}
+    assert len(mended) == 9 and {"12, 18", "1, 9", r"30^\circ, 150^\circ"} <= mended
+    with VerifierPool(VerifierSettings(timeout_seconds=20)) as pool:
+        verdicts = pool.verify(Job("", r.parts.answer, r.parts.traces[0].text) for r in found)
+    wrong = [
+        (r.parts.answer, v.extracted)
+        for r, v in zip(found, verdicts, strict=True)
+        if v.verdict is not Verdict.CORRECT
+    ]
+    assert wrong == [("(-5, 1)", "(-5, 7), (-5, 1)")]  # "enter only one of the foci"
 
 
 def test_what_no_rule_can_grade() -> None:

@@ -17,10 +17,11 @@ import pandas as pd
 import pytest
 from curate_support import byte_tokenizer, params_for
 
-from hapo_core.errors import DataError
+from hapo_core.errors import DataError, HapoError
 from hapo_core.tasks.tiny import tiny_tokenizer
 from pipeline.config import ChainsSource, Source, TableSource
 from pipeline.curate import curate
+from pipeline.curation.traces import check_known
 from pipeline.observe import Observer
 from pipeline.store import check_manifest
 from pipeline.tables import BENCHMARK, DROPPED, PROBLEMS, TRACES, read_frame
@@ -370,6 +371,7 @@ sys.path.insert(0, sys.argv[1])
 from curate_support import byte_tokenizer, params_for
 from pipeline.config import ChainsSource, TableSource
 from pipeline.curate import curate
+from pipeline.curation.traces import check_known
 from pipeline.observe import Observer
 if __name__ == "__main__":
     held = ChainsSource(kind="chains", count=20, min_steps=3, max_steps=5)
@@ -415,3 +417,19 @@ def test_timings_are_kept_apart(tmp_path: Path) -> None:
     assert {"read sources", "grade traces"} <= set(timing["parts"])
     assert "wall" not in (tmp_path / "artifacts/data/curation.json").read_text()
     assert isinstance(pd.read_parquet(tmp_path / "artifacts/data/traces.parquet"), pd.DataFrame)
+
+
+def test_a_benchmark_of_unreadable_golds_stops_the_run(tmp_path: Path) -> None:
+    rows = [{"problem": f"What holds for {i}?", "answer": "It is never less than the sum."}
+            for i in range(4)]  # fmt: skip
+    path = tmp_path / "bench.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    params = params_for({"chains": CHAINS}, {"own": TableSource(kind="table", path=str(path))})
+    with pytest.raises(HapoError, match="4 of 4 golds of the benchmark 'own' have no known"):
+        curate(params, Observer("curate"), tmp_path / "data", byte_tokenizer())
+
+
+def test_too_many_unknown_verdicts_stop_the_run() -> None:
+    check_known({"correct": 95, "timeout": 3, "error": 2}, 0.05, "traces")
+    with pytest.raises(HapoError, match=r"6 of 100 traces .*4 timeout, 2 error"):
+        check_known({"correct": 94, "timeout": 4, "error": 2}, 0.05, "traces")

@@ -24,6 +24,8 @@ from hapo_core.verify.extract import boxed, final_text
         (r"\boxed{4} or \boxed{5}", "4, 5"),  # a hedge stays a hedge
         (r"\boxed{1}, \boxed{2} \text{ and } \boxed{3}", "1, 2, 3"),
         (r"\boxed{5} so \boxed{5}", "5"),
+        (r"$\log_2 4=\boxed{2}$, so $\log_2 (4^2) = \boxed{4}$", "4"),  # the first one is a step
+        (r"$k = \boxed{12}$ and $k = \boxed{18}$ work", "12, 18"),
         (r"the answer is \boxed{5", None),
         ("the answer is 5", None),
         ("", None),

@@ -88,6 +88,11 @@ class GradingProcess:
             self._child = None
         return Reply("done", str(reply["verdict"]), str(reply["detail"]))
 
+    def pids(self) -> list[int]:
+        """The worker and its grading child, while they run."""
+        worker = [self._process.pid] if self._process is not None else []
+        return worker + ([self._child] if self._child is not None else [])
+
     def interrupt(self) -> None:
         """Stop whatever runs; the only method for another thread. `close` must follow."""
         self._stopping = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,14 @@ class Benchmark:
     facts: dict[str, object]
     checks: dict[str, object] = field(default_factory=dict)
     reward: str = "math"
+
+    def gold_verdicts(self) -> dict[str, int]:
+        """How many golds the verifier can use, and how many it cannot."""
+        against: Any = self.checks["gold_against_gold"]
+        return {
+            Verdict.CORRECT.value: against["correct"],
+            Verdict.BAD_GOLD.value: against["graded"] - against["correct"],
+        }
 
 
 def read_benchmark(

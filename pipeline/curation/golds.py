@@ -27,7 +27,7 @@ def boxed(answer: str) -> str:
 
 
 def gold_faults(
-    golds: Sequence[str], pool: VerifierPool, rewards: Sequence[str]
+    golds: Sequence[str], pool: VerifierPool, rewards: Sequence[str] | None = None
 ) -> list[str | None]:
     """Why each gold is no reference answer for its reward, or None.
 
@@ -35,7 +35,7 @@ def gold_faults(
     verdict must be one about the answer, not `bad_gold`.
     """
     faults: list[str | None] = []
-    asked = list(zip(golds, rewards, strict=True))
+    asked = list(zip(golds, rewards or [pool.settings.kind] * len(golds), strict=True))
     short = [(g, kind) for g, kind in asked if not _too_long(g, kind) and not _is_number(g, kind)]
     itself = iter(
         pool.verify(Job("gold", g, boxed(_stated(g, kind)), kind=kind) for g, kind in short)

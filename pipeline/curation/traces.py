@@ -11,7 +11,8 @@ from typing import Literal
 
 import pyarrow as pa
 
-from hapo_core.verify import Job, Verdict, Verification, VerifierPool
+from hapo_core.errors import HapoError
+from hapo_core.verify import Job, Verdict, Verification, VerifierPool, reward_of
 from pipeline.curation.account import Account, Rule
 from pipeline.curation.problems import Candidate
 from pipeline.curation.prompts import Ids, PromptMaker
@@ -125,6 +126,29 @@ class Faults:
 
     incomplete: str | None
     repeated: bool
+
+
+def check_known(verdicts: Mapping[str, int], share: float, what: str) -> None:
+    """Stop where the verifier could not decide about too many.
+
+    Args:
+        verdicts: counts by verdict.
+        share: the largest tolerated share of `timeout`, `error` and `bad_gold`.
+        what: what was verified, in the plural.
+
+    Raises:
+        HapoError: more than this share is unknown.
+    """
+    unknown = {v.value: verdicts.get(v.value, 0) for v in Verdict if reward_of(v) is None}
+    total, lost = sum(verdicts.values()), sum(unknown.values())
+    if lost > share * total:
+        listed = ", ".join(f"{count} {name}" for name, count in unknown.items() if count)
+        raise HapoError(
+            f"{lost} of {total} {what} have no known verdict ({listed})",
+            where="rewards",
+            remedy="look at the golds and the verifier's limits (rewards.timeout_seconds, "
+            "rewards.memory_mb, rewards.max_unknown_share)",
+        )
 
 
 def _verdict_fault(found: Verification) -> str | None:
