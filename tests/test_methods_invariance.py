@@ -133,3 +133,38 @@ def test_every_row_names_what_it_holds(name: str) -> None:
                 assert given == (*p.group.prompt.token_ids, *head)
             else:
                 assert own == p.group.trace.token_ids  # type: ignore[union-attr]
+
+
+def test_real_updates_follow_its_formula_while_the_policy_moves() -> None:
+    """Three epochs of our update against three AdamW steps on the formula itself (METHOD 6)."""
+    _, tokenizer = tiny_policy()
+    planned, _, objective = planned_round("real", made_groups(tokenizer, [3, 0], size=4))
+    spec = UpdateSpec(1e-2, epochs=3, micro_batch_tokens=60)
+    model, _ = tiny_policy()
+    Updater(model, spec).update(planned, objective, MAX_TOKENS, 1e-2)
+
+    other, _ = tiny_policy()
+    optimizer = Updater(other, spec).optimizer
+    pairs = [[(r.prompt_ids, r.response_ids) for r in p.rows] for p in planned]
+    with torch.no_grad():
+        old = [response_logprobs(other, group)[0] for group in pairs]
+    for _ in range(3):
+        loss = torch.zeros(())
+        for p, group, before in zip(planned, pairs, old, strict=True):
+            ratios = response_logprobs(other, group)[0] - before
+            lengths = [len(response) for _, response in group]
+            s = torch.stack([part.mean() for part in ratios.split(lengths)]) / objective.score_tau
+            right = torch.tensor([row.advantage > 0 for row in p.rows])
+            loss = loss + torch.log(1 + s[~right].exp().sum())
+            loss = loss + torch.log(1 + (-s[right]).exp().sum())
+        optimizer.zero_grad()
+        (loss / len(planned)).backward()
+        torch.nn.utils.clip_grad_norm_(other.parameters(), spec.max_grad_norm)
+        optimizer.step()
+    # AdamW turns noise of tiny gradients into steps: compared are log-probs, which moved by > 1.
+    with torch.no_grad():
+        ours, theirs = (
+            torch.cat([response_logprobs(m, group)[0] for group in pairs]) for m in (model, other)
+        )
+    moved = float((theirs - torch.cat(old)).abs().mean())
+    assert float((ours - theirs).abs().mean()) < 0.01 * moved

@@ -61,11 +61,13 @@ def test_a_continuation_does_not_depend_on_what_is_sampled_with_it(setting):
     wanted = [
         Request(ids[0], 3),
         Request(ids[0], 1, 5),
-        Request(ids[1], 3, 1),
-        Request(ids[2], 1, 9),
+        Request(ids[1], 12, 1),
+        Request(ids[2], 12, 9),
     ]
     _, together = draw(setting, wanted)
-    assert [r for r, _ in together] == [wanted[0]] * 3 + [wanted[1]] + [wanted[2]] * 3 + [wanted[3]]
+    assert [r for r, _ in together] == [r for r in wanted for _ in range(r.n)]
+    ends = {rollout.finish for r, rollout in together if r == wanted[3]}
+    assert ends == {Finish.STOP, Finish.LENGTH}  # the budget does cut some
     for request in wanted:
         _, alone = draw(setting, [request])
         mine = [rollout for r, rollout in together if r == request]
