@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def _train(project: Project) -> None:
+def _stage(project: Project, name: str, *words: str) -> None:
+    """Run a stage to its end; a server takes its time to start."""
     done = subprocess.run(
-        ["python", "-m", "pipeline.train", "--segment", "1"],
+        [sys.executable, "-m", f"pipeline.{name}", *words],
         cwd=project.path,
         env=project.environment(),
         capture_output=True,
@@ -68,7 +70,7 @@ def test_a_killed_segment_resumes_to_the_same_policy(prepared: Project, tmp_path
     broken = Project(tmp_path / "broken", prepared.env)
     for project in (whole, broken):
         shutil.copytree(prepared.path, project.path, symlinks=True)
-    _train(whole)
+    _stage(whole, "train", "--segment", "1")
 
     stage = broken.start("pipeline.train", "--segment", "1")
     assert stage.stdout is not None
@@ -79,7 +81,7 @@ def test_a_killed_segment_resumes_to_the_same_policy(prepared: Project, tmp_path
     else:
         pytest.fail("the stage ended before it could be killed")
     stage.wait()
-    _train(broken)
+    _stage(broken, "train", "--segment", "1")
 
     one, other = (p.path / "artifacts/policy/1" for p in (whole, broken))
     for part in ("model", "state"):
@@ -104,7 +106,7 @@ def test_a_killed_segment_resumes_to_the_same_policy(prepared: Project, tmp_path
 
 
 def test_an_evaluation_runs_on_servers_too(prepared: Project) -> None:
-    prepared.call("pipeline.evaluate", "--target", "base")
+    _stage(prepared, "evaluate", "--target", "base")
     folder = prepared.path / "artifacts/evaluation/base"
     frame = read_frame(folder / "heldout.parquet", GENERATIONS)
     assert len(frame) == 16 and frame.token_ids.map(len).max() <= 48
