@@ -133,7 +133,7 @@ def _serve(root: Path) -> Iterator[PrefectServer]:
         server.stop(root)
 
 
-def eventually(check: Callable[[], Any], seconds: float = 15.0) -> Any:
+def eventually(check: Callable[[], Any], seconds: float = 90.0) -> Any:
     """The first true answer of `check`; Prefect records task runs with a short delay."""
     end = time.monotonic() + seconds
     while not (answer := check()):
