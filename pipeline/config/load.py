@@ -1,0 +1,128 @@
+"""Reading params.yaml, and saying what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar, get_args
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from hapo_core.errors import ConfigError, HapoError
+from pipeline.config.nearest import nearest
+from pipeline.config.params import Params
+from pipeline.config.section import Section
+
+S = TypeVar("S", bound=Section)
+PARAMS = Path("params.yaml")
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        ConfigError: naming the file, the key's path and the nearest valid name.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            "no configuration",
+            where=str(path),
+            remedy="run this in a hapo project, or `hapo profile use quickstart`",
+        )
+    try:
+        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not valid YAML: {error}", where=str(path)) from error
+    return parse_params(raw, where=str(path))
+
+
+def parse_params(raw: object, where: str = "params.yaml") -> Params:
+    """Check a mapping against the schema; see `load_params` for the errors."""
+    if not isinstance(raw, dict):
+        raise ConfigError("the configuration is no mapping", where=where)
+    _check_string_keys(raw, where)
+    try:
+        return Params.model_validate(_tuples(raw))
+    except ValidationError as error:
+        raise _readable(error, where) from error
+
+
+def parse_section(kind: type[S], given: Mapping[str, object], where: str) -> S:
+    """Check one section on its own, as `load_params` would; `where` names its origin."""
+    try:
+        return kind.model_validate(dict(given))
+    except ValidationError as error:
+        raise _readable(error, where, f"see {kind.__name__} in pipeline/config/") from error
+
+
+def _check_string_keys(raw: dict[object, object], where: str) -> None:
+    """YAML's unquoted 1: is an integer, and DVC then drops the stage without a word."""
+    segments = raw.get("segments")
+    if not isinstance(segments, dict):
+        return
+    for key in segments:
+        if not isinstance(key, str):
+            raise ConfigError(
+                f"segments has the unquoted key {key!r}; DVC would skip it silently",
+                where=f"{where}: segments",
+                remedy=f'write "{key}": with quotes (or use `hapo segments`)',
+            )
+
+
+def _tuples(value: object) -> object:
+    """YAML has no tuples: give strict tuple fields theirs (all our sequences are fixed pairs)."""
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return tuple(_tuples(v) for v in value)
+    return value
+
+
+def _readable(
+    error: ValidationError,
+    where: str,
+    remedy: str = "mend the keys above; pipeline/config/ documents every field",
+) -> HapoError:
+    lines = []
+    for item in error.errors():
+        path = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "unknown key" + nearest(path.rsplit(".", 1)[-1], _keys_at(item["loc"][:-1]))
+        elif "input" in item and not isinstance(item["input"], dict):
+            message += f" (got {item['input']!r})"
+        lines.append(f"{path}: {message}" if path else message)
+    return ConfigError(
+        "the configuration is not valid\n  " + "\n  ".join(lines),
+        where=where,
+        remedy=remedy,
+    )
+
+
+def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
+    """The valid keys of the section at `loc` (union tags are part of pydantic's locations)."""
+    options: list[object] = [Params]
+    for part in loc:
+        following: list[object] = []
+        for option in options:
+            if isinstance(option, type) and issubclass(option, Section):
+                field = option.model_fields.get(str(part))
+                if field is not None:
+                    following += _models_in(field.annotation)
+                elif _tag_of(option) == {str(part)} or str(part) in _tag_of(option):
+                    following.append(option)
+        options = following or options
+    return sorted({k for o in options if isinstance(o, type) for k in o.model_fields})  # type: ignore[attr-defined]
+
+
+def _models_in(annotation: object) -> list[object]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [m for arg in get_args(annotation) for m in _models_in(arg)]
+
+
+def _tag_of(option: type[Section]) -> set[str]:
+    kind = option.model_fields.get("kind")
+    return {str(a) for a in get_args(kind.annotation)} if kind is not None else set()
