@@ -172,9 +172,9 @@ def test_without_the_teacher_hapo_is_grpo_and_a_closed_gate_shows_no_gap() -> No
 # --- real runs ----------------------------------------------------------------------------------
 
 
-def audited(params: Any) -> tuple[Audit, str]:
+def audited(params: Any, groups: int = 2 * PROMPTS) -> tuple[Audit, str]:
     """The audit of the working folder, and all that it says; both forms must be whole."""
-    audit = audit_run(params, Path(), 2 * PROMPTS)
+    audit = audit_run(params, Path(), groups)
     text = render_text(audit)
     json.dumps(as_json(audit), allow_nan=False)
     assert render_markdown(audit).startswith("# Has the teacher left?")
@@ -207,15 +207,19 @@ def test_a_constant_gate_on_a_real_run(here: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_gate_that_retired_gives_the_on_policy_update_to_the_bit(here: Path) -> None:
-    gate = {"threshold": {"kind": "adaptive", "gamma_start": 0.2, "kappa": 8.0}}
+    """Open in the first round, at gamma <= 1 / (SIZE + 2) from the second on."""
+    fall = {"kind": "linear", "gamma_start": 0.5, "gamma_end": 0.1, "horizon": 1}
+    gate = {"threshold": fall}
     params = params_of("hapo", gate=gate)
     trained("hapo", gate=gate)
-    audit, text = audited(params)
+    audit, text = audited(params, PROMPTS)
     assert audit.outlook is not None and audit.outlook.future is Future.CLOSED
     assert answer(audit).state is State.GONE and "Yes, for good" in text
     assert audit.residual is not None and audit.residual.probability == 0
-    assert audit.retired_from == 1 and all(g.gap.equal for g in audit.gradients)
+    assert audit.retired_from == 2 and [g.gap.equal for g in audit.gradients] == [True]
     assert "bit for bit" in text
+    whole, text = audited(params)
+    assert [g.gap.equal for g in whole.gradients] == [False, True] and "bit for bit" not in text
 
 
 def test_a_running_segment_is_read_at_its_last_checkpoint(here: Path) -> None:
@@ -271,5 +275,5 @@ def test_another_configuration_is_refused(here: Path) -> None:
 
 
 def test_size_of_groups_is_that_of_the_fixture() -> None:
-    """The closing threshold used above: gamma_start .2 against 1 / (SIZE + 2)."""
-    assert 0.2 > closing_gamma(CONSTANT, SIZE) == pytest.approx(1 / 6)
+    """The closing threshold that the linear schedule above reaches."""
+    assert 0.1 < closing_gamma(CONSTANT, SIZE) == pytest.approx(1 / 6)
