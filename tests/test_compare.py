@@ -26,6 +26,7 @@ from pipeline.compare.cells import (
     overrides,
     parse_changes,
     plan,
+    read_plain,
 )
 from pipeline.compare.collect import Result
 from pipeline.compare.queue import Queue
@@ -104,6 +105,17 @@ def test_overrides_name_every_difference_once() -> None:
         ["~a.c", "a.b=1.0", '+a.f={"g":null}', 'd={"h":true}', "e=[1.0,2.5]"]
     )
     assert overrides(RAW, json.loads(json.dumps(RAW))) == []
+
+
+def test_the_shipped_ablation_is_valid_on_quickstart() -> None:
+    raw = read_plain(REPO / "params" / "quickstart.yaml")
+    settings = named_settings([], [REPO / "bench" / "ablation.yaml"], [])
+    cells = plan(raw, settings, [0], Budget.parse("rounds=45"), "")
+    assert len({c.name for c in cells}) == len(cells) == len(settings) > 20
+    plain = next(c for c in cells if c.label == "hapo")
+    assert overrides(raw, plain.raw) == []  # the same stages as `hapo run`: nothing runs twice
+    every = plan(raw, named_settings(list(VARIANTS), [], []), [0], Budget.parse("rounds=45"), "")
+    assert len(every) == len(VARIANTS) == 16
 
 
 # --- the statistic ------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,4 +109,13 @@ class Queue:
         env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT")}
         # DVC's workers run `python`: it must be the one that runs us.
         env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
-        return subprocess.run(command, cwd=self.root, env=env, capture_output=True, text=True)
+        # Files, not pipes: a worker that `dvc queue start` leaves behind would hold a pipe open.
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            done = subprocess.run(
+                command, cwd=self.root, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+            )
+            texts = []
+            for file in (out, err):
+                file.seek(0)
+                texts.append(file.read())
+        return subprocess.CompletedProcess(command, done.returncode, *texts)
