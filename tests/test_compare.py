@@ -186,7 +186,8 @@ def matrix(project_template: Path, tmp_path: Path) -> Project:
         body = f'from pipeline.toy_stage import main\n\nmain("{stage}")\n'
         (path / "pipeline" / f"{stage}.py").write_text(body)
     with (path / "params.yaml").open("w") as sink:
-        YAML().dump(params_of(SMALL), sink)
+        sections = {"objective": {}, "rewards": {}, "compute": {}}  # DVC wants every section
+        YAML().dump({**params_of(SMALL), **sections}, sink)
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
     for words in (["add", "."], ["commit", "-qm", "stand-ins"]):
         subprocess.run([*git, *words], cwd=path, check=True)

@@ -33,7 +33,9 @@ from pipeline.run import find_root
 
 STAGES = ("evaluate@base", "evaluate@final")
 """What a cell runs, with all that these depend on; no report."""
-POLL_SECONDS = 2.0
+WAITING = ("Queued", "Preparing", "Running")
+POLL_SECONDS, SLOW_POLL_SECONDS = 2.0, 30.0
+"""How often git is asked for finished cells, and at the longest DVC for the state of its queue."""
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -96,42 +98,46 @@ def _submit(queue: Queue, raw: Plain, cells: Sequence[Cell], jobs: int) -> None:
         queue.add(cell.name, overrides(raw, cell.raw), STAGES)
     if wanted:
         # Cells share the starting policy: one worker makes it, the others then find it cached.
-        _staff(queue, jobs if len(wanted) < len(cells) else 1)
+        _staff(queue, state, jobs if len(wanted) < len(cells) else 1)
 
 
-def _staff(queue: Queue, jobs: int) -> None:
-    missing = jobs - queue.state().workers
-    if missing > 0:
-        queue.start(missing)
+def _staff(queue: Queue, state: State, jobs: int) -> None:
+    if jobs > state.workers:
+        queue.start(jobs - state.workers)
 
 
 def _wait(queue: Queue, cells: Sequence[Cell], jobs: int) -> list[str]:
     """Wait until no cell is queued or running; the names of those that failed."""
     mine = {c.name for c in cells}
-    shown: tuple[int, ...] = ()
-    while True:
-        finished, state = queue.finished(), queue.state()
-        open_cells = [n for n in mine if n not in finished]
-        going = [n for n in open_cells if state.tasks.get(n) in ("Queued", "Running", "Preparing")]
-        counts = (len(mine) - len(open_cells), len(_named(state, mine, "Running")), len(going))
-        if counts != shown:
-            shown = counts
-            print(f"finished {counts[0]}/{len(mine)}, running {counts[1]}", flush=True)
-        if not going:
-            return sorted(open_cells)
-        if counts[0]:
-            _staff(queue, min(jobs, len(going)))
-        elif not state.workers:
-            _staff(queue, 1)
-        try:
+    shown, seen, pause, asked = (-1, -1), -1, POLL_SECONDS, 0.0
+    try:
+        while True:
+            finished = mine & queue.finished().keys()
+            if len(finished) != seen:
+                seen, pause, asked = len(finished), POLL_SECONDS, 0.0
+            if time.monotonic() - asked >= pause:  # asking DVC costs a second of a core
+                state, asked = queue.state(), time.monotonic()
+                pause = min(2 * pause, SLOW_POLL_SECONDS)
+                going = [n for n in mine - finished if state.tasks.get(n) in WAITING]
+                counts = (len(finished), len(_named(state, mine, "Running")))
+                if counts != shown:
+                    shown = counts
+                    print(f"finished {counts[0]}/{len(mine)}, running {counts[1]}", flush=True)
+                if not going:
+                    # Looked at after the queue: a cell may have ended between the two questions.
+                    ended = mine & queue.finished().keys()
+                    if len(ended) != len(finished):
+                        print(f"finished {len(ended)}/{len(mine)}", flush=True)
+                    return sorted(mine - ended)
+                _staff(queue, state, min(jobs, len(going)) if finished else 1)
             time.sleep(POLL_SECONDS)
-        except KeyboardInterrupt:
-            print(
-                "\nthe workers go on; `dvc queue stop --kill` stops them. The same command waits "
-                "again, and continues with what is missing",
-                file=sys.stderr,
-            )
-            raise
+    except KeyboardInterrupt:
+        print(
+            "\nthe workers go on; `dvc queue stop --kill` stops them. The same command waits "
+            "again, and continues with what is missing",
+            file=sys.stderr,
+        )
+        raise
 
 
 def _named(state: State, mine: set[str], wanted: str) -> list[str]:
