@@ -30,6 +30,7 @@ class Purpose(StrEnum):
     PREFIX = "prefix"
     REFILL = "refill"
     EXPERT_ORDER = "expert-order"
+    TRACES = "traces"
 
 
 def key_of(

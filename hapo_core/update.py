@@ -159,6 +159,33 @@ class Updater:
         self.model.eval()
         return _metrics(sums)
 
+    def gradient(
+        self,
+        planned: Sequence[PlannedGroup],
+        objective: Objective,
+        max_tokens: int,
+        beside: Sequence[TrainRow] = (),
+    ) -> torch.Tensor | None:
+        """The gradient of the loss over all groups (and rows beside them) at once, with pi_old the
+        present policy; the policy and the optimizer stay as they are.
+
+        Returns:
+            float32 [parameters], not clipped, on the policy's device; None where no row trains.
+        """
+        rows = [*(row for group in planned for row in group.rows), *beside]
+        self.model.train()
+        trained = self._accumulate(rows, objective, max_tokens, {}, _Sums()) if rows else False
+        self.model.eval()
+        if not trained:
+            return None
+        parts = [
+            torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
+            for p in self.model.parameters()
+            if p.requires_grad
+        ]
+        self.optimizer.zero_grad(set_to_none=True)
+        return torch.cat(parts).float()
+
     def _old(
         self, rows: Sequence[TrainRow], objective: Objective
     ) -> list[tuple[TrainRow, torch.Tensor]]:
@@ -180,9 +207,30 @@ class Updater:
         old: dict[int, torch.Tensor],
         sums: _Sums,
     ) -> None:
-        if not rows:
+        if not rows or not self._accumulate(rows, objective, max_tokens, old, sums):
+            # No signal, no step: momentum of earlier rounds must not move the policy on its own.
             sums.skipped += 1
             return
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.max_grad_norm)
+        sums.norm += float(norm)
+        if not math.isfinite(float(norm)):
+            raise HapoError(
+                f"the gradient norm is {float(norm)}; the step was not taken",
+                where="update",
+                remedy="lower update.learning_rate or use float32; the last round is kept",
+            )
+        self.optimizer.step()
+        sums.steps += 1
+
+    def _accumulate(
+        self,
+        rows: Sequence[TrainRow],
+        objective: Objective,
+        max_tokens: int,
+        old: dict[int, torch.Tensor],
+        sums: _Sums,
+    ) -> bool:
+        """Leave the gradient of the rows' loss in the parameters; whether any row trains."""
         if objective.surrogate is Surrogate.SCORE:
             rows, old = self._coupled(rows, objective, old)
         scale_of = {
@@ -193,9 +241,7 @@ class Updater:
         }
         alive = [r for r in rows if r.trains(objective)]
         if not alive:
-            # No signal, no step: momentum of earlier rounds must not move the policy on its own.
-            sums.skipped += 1
-            return
+            return False
         self.optimizer.zero_grad(set_to_none=True)
         for batch in self._micro_batches(alive):
             logp, entropies = self._logprobs(batch, objective, with_entropy=True)
@@ -219,16 +265,7 @@ class Updater:
             sums.policy_tokens += sum(
                 len(r.response_ids) for r in batch if r.kind is RowKind.ON_POLICY
             )
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.max_grad_norm)
-        sums.norm += float(norm)
-        if not math.isfinite(float(norm)):
-            raise HapoError(
-                f"the gradient norm is {float(norm)}; the step was not taken",
-                where="update",
-                remedy="lower update.learning_rate or use float32; the last round is kept",
-            )
-        self.optimizer.step()
-        sums.steps += 1
+        return True
 
     def _coupled(
         self, rows: Sequence[TrainRow], objective: Objective, old: dict[int, torch.Tensor]

@@ -17,6 +17,8 @@ _MODULES = (
     "segments",
     "data_cli",
     "evaluate_cli",
+    "audit_cli",
+    "compare_cli",
     "score_cli",
     "engines",
 )

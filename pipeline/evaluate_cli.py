@@ -1,4 +1,4 @@
-"""`hapo evaluate`: any Hugging Face model on benchmarks, outside a run. `hapo compare`: two of
+"""`hapo evaluate`: any Hugging Face model on benchmarks, outside a run. `hapo pair`: two of
 them on the same problems."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `hapo evaluate` and `hapo compare`."""
+    """Add `hapo evaluate` and `hapo pair`."""
     from pipeline.presets import PRESETS
 
     parser = subparsers.add_parser("evaluate", help="measure any Hugging Face model")
@@ -43,7 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--workers", type=int, default=2, help="grading processes (default 2)")
     add("--keep-bad-golds", action="store_true", help="go on where golds cannot be graded")
     parser.set_defaults(command=evaluate_command)
-    pair = subparsers.add_parser("compare", help="paired test of two evaluations")
+    pair = subparsers.add_parser("pair", help="paired test of two evaluations")
     pair.add_argument("a", type=Path, help="folder of an evaluation: the one to start from")
     pair.add_argument("b", type=Path, help="the other; a positive difference means b is better")
     pair.add_argument("--benchmark", action="append", help="only this one (repeatable)")
@@ -51,15 +51,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     pair.add_argument("--confidence", type=float, default=0.95)
     pair.add_argument("--seed", type=int, default=0, help="of the resampling")
     pair.add_argument("--json", type=Path, help="write the result there, too")
-    pair.set_defaults(command=compare_command)
+    pair.set_defaults(command=pair_command)
 
 
-def compare_command(options: argparse.Namespace) -> None:
-    """`hapo compare A B`."""
-    from pipeline.comparison import compare, comparison_lines
+def pair_command(options: argparse.Namespace) -> None:
+    """`hapo pair A B`."""
+    from pipeline.pairing import pair, pairing_lines
     from pipeline.store import atomic_write_json
 
-    found = compare(
+    found = pair(
         options.a,
         options.b,
         names=options.benchmark,
@@ -67,7 +67,7 @@ def compare_command(options: argparse.Namespace) -> None:
         confidence=options.confidence,
         seed=options.seed,
     )
-    print("\n".join(comparison_lines(found, options.confidence)))
+    print("\n".join(pairing_lines(found, options.confidence)))
     if options.json is not None:
         atomic_write_json(options.json, {name: item.to_dict() for name, item in found.items()})
 

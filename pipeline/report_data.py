@@ -182,7 +182,7 @@ def _history(params: Params, policy: Path) -> History:
     for name, segment in params.segments.items():
         stage, folder = f"train@{name}", policy / name
         frame = _table(folder / "rounds.parquet", ROUNDS, stage)
-        if len(frame) != segment.rounds:
+        if not segment.fits(len(frame)):
             raise DataError(
                 f"segment {name} has {len(frame)} rounds, the configuration says {segment.rounds}",
                 where=str(folder / "rounds.parquet"),

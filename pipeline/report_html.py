@@ -33,18 +33,17 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def render_html(data: ReportData, figures: list[Figure]) -> str:
     """One self-contained page: style and drawings inline, nothing fetched, no script."""
-    environment = _environment(autoescape=True)
+    environment = page_environment(autoescape=True)
     environment.filters["nbsp"] = _nbsp
     environment.filters["svg"] = Markup
-    styles = {name: Markup(_style(name)) for name in ("figure.css", "page.css")}
     return environment.get_template("report.html.j2").render(
-        **_context(data, figures), styles=styles
+        **_context(data, figures), styles=page_styles()
     )
 
 
 def render_markdown(data: ReportData, figures: list[Figure]) -> str:
     """The same as Markdown; figures are the files of `figure_files`."""
-    environment = _environment(autoescape=False)
+    environment = page_environment(autoescape=False)
     environment.filters["table"] = markdown_table
     return environment.get_template("report.md.j2").render(**_context(data, figures))
 
@@ -152,7 +151,13 @@ def _paired(result: PairedResult) -> dict[str, Any]:
     return {"difference": result.difference, "ci": list(result.ci), "p_value": result.p_value}
 
 
-def _environment(autoescape: bool) -> Environment:
+def page_styles() -> dict[str, Markup]:
+    """The style sheets of a page, by file name."""
+    return {name: Markup(_style(name)) for name in ("figure.css", "page.css")}
+
+
+def page_environment(autoescape: bool) -> Environment:
+    """Templates of pages, strict about names."""
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=autoescape,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -85,7 +85,7 @@ class Segment:
         spec = params.segments[name]
         self.params, self.name, self.observer = params, name, observer
         self.first = params.rounds_before(name)
-        self.rounds = spec.rounds
+        self.rounds, self.spec = spec.rounds, spec
         previous = POLICIES / spec.prev
         check_manifest(previous)
         subset = {key: getattr(params, key) for key in READS} | {"segment": spec}
@@ -131,6 +131,9 @@ class Segment:
         if resumed:
             self.observer.log(f"continues after round {self.done}")
             self.parts = dict(read_json(self.scratch.path / "parts.json"))
+        self.tokens = dict.fromkeys(("generated_tokens", "trained_tokens"), 0)
+        for row in self._finished_rows():
+            self._count(row)
         self.probe: Probe | None = load_probe(params, DATA)
         asked = [*self.data.prompts.values(), *(self.probe.benchmark.prompts if self.probe else ())]
         self.engine = wiring.rollout_engine(
@@ -165,6 +168,19 @@ class Segment:
         self.objective = wiring.objective(params)
 
     # --- a round ------------------------------------------------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        """Whether all rounds are done, or a budget of tokens is spent."""
+        spent = self.spec.spent(self.tokens["generated_tokens"], self.tokens["trained_tokens"])
+        return self.done == self.first + self.rounds or (spent and self.done > self.first)
+
+    def _finished_rows(self) -> list[records.Row]:
+        return records.read_rounds(self.scratch.path / "rounds", self.first, self.done - self.first)
+
+    def _count(self, row: Mapping[str, object]) -> None:
+        for name in self.tokens:
+            self.tokens[name] += int(str(row[name]))
 
     def round(self, index: int) -> None:
         """One round (counted from 0 over all segments)."""
@@ -282,9 +298,9 @@ class Segment:
                 self.out / "groups" / f"{number}.parquet",
             )
             write_table([row], ROUNDS, self.scratch.path / "rounds" / f"{number}.parquet")
-        done = index + 1
-        last = done == self.first + self.rounds
-        if last or done % self.params.train.checkpoint_every == 0:
+        self._count(row)
+        self.done = done = index + 1
+        if self.ended or done % self.params.train.checkpoint_every == 0:
             atomic_write_json(self.scratch.path / "parts.json", self.parts)
             state = self.states / number
             write_state(
@@ -303,12 +319,11 @@ class Segment:
         out = self.out
         for part in ("model", "state"):
             shutil.rmtree(out / part, ignore_errors=True)
-        done = self.first + self.rounds
-        gate = self.method.gate.state
+        done, gate = self.done, self.method.gate.state
         waiting = self.method.waiting
         write_parts(out, self.model, self.tokenizer, self.updater.optimizer, gate, done, waiting)
         with guard_disk(out):
-            rows = records.read_rounds(self.scratch.path / "rounds", self.first, self.rounds)
+            rows = self._finished_rows()
             write_table(rows, ROUNDS, out / "rounds.parquet")
         write_manifest(
             out,
@@ -317,7 +332,7 @@ class Segment:
                 "segment": self.name,
                 "method": self.params.method,
                 "seed": self.params.seed,
-                "rounds": [self.first, self.first + self.rounds],
+                "rounds": [self.first, done],
             },
         )
         self.observer.table_artifact(
@@ -367,8 +382,8 @@ def train_segment(params: Params, name: str, observer: Observer) -> None:
     params.rounds_before(name)
     segment = Segment(params, name, observer)
     try:
-        for index in range(segment.done, segment.first + segment.rounds):
-            segment.round(index)
+        while not segment.ended:
+            segment.round(segment.done)
         segment.publish()
     finally:
         segment.close()

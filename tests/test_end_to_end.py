@@ -242,7 +242,7 @@ def test_hapo_evaluate_repeats_the_stage(real: Project, tmp_path: Path) -> None:
     real.call("pipeline.cli", "evaluate", "--model", "artifacts/policy/2", *words)
     stage = real.path / "artifacts/evaluation/final"
     assert (out / "heldout.parquet").read_bytes() == (stage / "heldout.parquet").read_bytes()
-    done = real.call("pipeline.cli", "compare", str(stage), str(out))
+    done = real.call("pipeline.cli", "pair", str(stage), str(out))
     assert "heldout" in done.stdout and "+0.0" in done.stdout
 
 

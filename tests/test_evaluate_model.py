@@ -1,4 +1,4 @@
-"""`hapo evaluate` and `hapo compare` on a real (tiny) policy that was taught some problems."""
+"""`hapo evaluate` and `hapo pair` on a real (tiny) policy that was taught some problems."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from hapo_core.tasks.careless import SupervisedSpec, encode, supervised_optimize
 from hapo_core.tasks.chains import Chain, distinct_chains
 from hapo_core.tasks.tiny import tiny_model, tiny_tokenizer
 from pipeline.cli import build_parser, main
-from pipeline.comparison import compare
 from pipeline.evaluate_model import ModelEvaluation, folder_name
 from pipeline.measure import Benchmark
 from pipeline.observe import Observer
+from pipeline.pairing import pair
 from pipeline.score import Scoring
 from pipeline.store import check_manifest, read_json
 from pipeline.tables import BENCHMARK, GENERATIONS, read_frame
@@ -165,29 +165,29 @@ def test_comparison_is_paired_and_refuses_what_differs(here: Path, models: dict[
     greedy = (*EXACT, "--temperature", "0")
     run(models["fresh"], *greedy, "--out", "a")
     run(models["taught"], *greedy, "--out", "b")
-    found = compare(here / "a", here / "b")["own"]
+    found = pair(here / "a", here / "b")["own"]
     assert (found.n, found.better, found.worse) == (TAUGHT + UNSEEN, TAUGHT, 0)
     assert found.difference == 0.5
     assert found.p_value == 0.25  # 2 of the 2^3 sign patterns
     run(models["taught"], *greedy, "--k", "2", "--out", "k2")
     with pytest.raises(DataError, match=r"own: the protocol differs \(k 1 against 2\)"):
-        compare(here / "a", here / "k2")
+        pair(here / "a", here / "k2")
     run(models["taught"], *greedy, "--suffix", "=", "--out", "suffix")
     with pytest.raises(DataError, match="the prompt differs"):
-        compare(here / "a", here / "suffix")
-    assert compare(here / "a", here / "suffix", any_template=True)["own"].n == 6
+        pair(here / "a", here / "suffix")
+    assert pair(here / "a", here / "suffix", any_template=True)["own"].n == 6
     run(models["taught"], *greedy, "--limit", "4", "--out", "limit")
     with pytest.raises(DataError, match="the set of problems differs"):
-        compare(here / "a", here / "limit")
+        pair(here / "a", here / "limit")
     run(models["taught"], *greedy, "--out", "no-box", "--no-box")
     with pytest.raises(DataError, match=r"the verifier differs \(require_box True against False"):
-        compare(here / "a", here / "no-box")
+        pair(here / "a", here / "no-box")
     write_problems(here / "own.jsonl", answer="7")
     run(models["taught"], *greedy, "--out", "golds")
     with pytest.raises(DataError, match="the set of problems differs"):
-        compare(here / "a", here / "golds")
+        pair(here / "a", here / "golds")
     with pytest.raises(DataError, match="was not evaluated"):
-        compare(here / "a", here / "b", names=["aime24"])
+        pair(here / "a", here / "b", names=["aime24"])
 
 
 def test_a_preset_is_measured_by_its_protocol(here: Path, models: dict[str, Path]) -> None:
@@ -211,7 +211,7 @@ def test_what_was_kept_can_be_graded_and_asked_again(here: Path, models: dict[st
     words = [*again, "--max-tokens", "24", "--max-rows", "4", "--k", "2", "--temperature", "0"]
     second = run(models["taught"], *words, "--out", "again")
     assert second["benchmarks"] == first["benchmarks"]
-    assert compare(here / "e", here / "again")["own"].difference == 0
+    assert pair(here / "e", here / "again")["own"].difference == 0
 
 
 def test_a_hub_id_is_found_in_the_cache(

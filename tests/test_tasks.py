@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from hapo_core.draws import Purpose, generator
 from hapo_core.errors import ConfigError
 from hapo_core.tasks.chains import HIGHEST, LOWEST, Chain, Habit, distinct_chains, draw_chain
 from hapo_core.tasks.tiny import tiny_tokenizer
+from pipeline.config import ChainsSource
+from pipeline.sources.chains import chain_records
 
 STEPS = st.lists(st.integers(-9, 9).filter(bool), min_size=1, max_size=8)
 
@@ -81,3 +84,29 @@ def test_every_symbol_is_one_token():
         ids = tokenizer(text, add_special_tokens=False).input_ids
         assert len(ids) == len(text) - len("\\boxed{") + 1
         assert tokenizer.decode(ids) == text
+
+
+def test_leaping_solutions_are_right_and_do_several_steps_a_line() -> None:
+    chain = Chain(157, (8, -3, 6))
+    assert chain.leaping_solution(1) == chain.solution()
+    assert chain.leaping_solution(2) == "a157+8b-3=162\nc162+6=168\n\\boxed{168}"
+    assert chain.leaping_solution(9) == "a157+8b-3c+6=168\n\\boxed{168}"
+    assert chain.leaping_solution(0) == "\\boxed{168}"
+    with pytest.raises(ValueError, match="0 or more"):
+        chain.leaping_solution(-1)
+
+
+def traced(**settings: Any) -> dict[str, str]:
+    """Problem -> trace, of a chains source."""
+    source = ChainsSource(kind="chains", count=200, min_steps=2, max_steps=3, **settings)
+    records = chain_records("c", source, 0, "train", set())
+    return {r.parts.problem: t.text for r in records for t in r.parts.traces}
+
+
+def test_a_share_of_the_problems_has_traces_and_a_larger_one_only_adds() -> None:
+    quarter, half, all_of_them = (traced(trace_share=share) for share in (0.25, 0.5, 1.0))
+    assert traced() == all_of_them and len(all_of_them) == 200 and traced(trace_share=0.0) == {}
+    assert 30 <= len(quarter) <= 70 and 75 <= len(half) <= 125
+    assert quarter.items() <= half.items() <= all_of_them.items()
+    leaps = traced(trace_stride=2)
+    assert leaps.keys() == all_of_them.keys() and leaps != all_of_them

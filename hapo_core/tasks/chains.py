@@ -42,6 +42,26 @@ class Chain:
     def answer(self) -> str:
         return str(self.start + sum(self.steps))
 
+    def leaping_solution(self, stride: int) -> str:
+        """A solution that does `stride` steps at once on each line (`a157+8b-3=162`), or without
+        any line where `stride` is 0: right answers in a style that is hard to imitate, as the
+        sums of a line have to be done in one go.
+
+        Raises:
+            ValueError: a negative stride.
+        """
+        if stride < 0:
+            raise ValueError(f"a line does 0 or more steps, not {stride}")
+        value, lines = self.start, []
+        for first in range(0, len(self.steps) if stride else 0, stride or 1):
+            part = self.steps[first : first + stride]
+            named = "".join(
+                f"{NAMES[first + i] if i else ''}{step:+d}" for i, step in enumerate(part)
+            )
+            lines.append(f"{NAMES[first]}{value}{named}={value + sum(part)}")
+            value += sum(part)
+        return "\n".join([*lines, f"\\boxed{{{self.answer}}}"])
+
     def solution(self, slips: tuple[int, ...] = ()) -> str:
         """The written solution; `slips[i]` (default 0) is added to the result of step i."""
         value, lines = self.start, []

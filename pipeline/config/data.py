@@ -19,6 +19,11 @@ class ChainsSource(Section):
     max_steps: int = Field(ge=1)
     start_low: int = Field(default=100, ge=100, le=999)
     start_high: int = Field(default=999, ge=100, le=999)
+    trace_share: float = Field(default=1.0, ge=0, le=1)
+    """Share of the problems that come with a trace; the others are trained on-policy."""
+    trace_stride: int = Field(default=1, ge=0)
+    """Steps that a line of a trace does at once. 1 is how the policy works; 2 and more are right,
+    but harder to imitate than what it can find itself; 0 gives the answer without any work."""
     reward: RewardName | None = None
     """What grades its problems; None is `rewards.verifier`."""
 

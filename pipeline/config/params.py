@@ -58,6 +58,13 @@ class Params(Section):
                     f"segments.{name}.prev is {segment.prev!r}, but the chain needs {expected!r}"
                 )
             expected = name
+        for name, segment in list(self.segments.items())[:-1]:
+            for key in ("generated", "trained"):
+                if getattr(segment, key) is not None:
+                    raise ValueError(
+                        f"segments.{name}.{key}: only the last segment may have a budget of "
+                        "tokens, as the next one must know in which round it starts"
+                    )
         if self.targets.get("base") != Target(policy="base"):
             raise ValueError("targets.base.policy must be 'base'")
         if self.targets.get("final") != Target(policy=expected):

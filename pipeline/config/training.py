@@ -106,3 +106,18 @@ class Segment(Section):
 
     prev: str
     rounds: int = Field(ge=1)
+    """How many; at most, where a budget of tokens is set."""
+    generated: int | None = Field(default=None, ge=1)
+    """Budget of tokens that the policy draws: the segment ends with the round that reaches it."""
+    trained: int | None = Field(default=None, ge=1)
+    """The same for tokens that go through forward and backward."""
+
+    def spent(self, generated: int, trained: int) -> bool:
+        """Whether a budget is reached."""
+        pairs = ((self.generated, generated), (self.trained, trained))
+        return any(budget is not None and used >= budget for budget, used in pairs)
+
+    def fits(self, rounds: int) -> bool:
+        """Whether a finished segment may have this many rounds."""
+        bounded = self.generated is not None or self.trained is not None
+        return 1 <= rounds <= self.rounds if bounded else rounds == self.rounds

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hapo_core.tasks.chains import distinct_chains
+from hapo_core.draws import Purpose, uniforms
+from hapo_core.tasks.chains import Chain, distinct_chains
 from pipeline.config import ChainsSource
 from pipeline.sources.record import Parts, RawTrace, Record
 
@@ -29,9 +30,15 @@ def chain_records(
     )
     for row, chain in enumerate(chains, start=1):
         taken.add(chain.problem)
+        drawn = uniforms(1, seed, Purpose.TRACES, prompt_id=f"{role}/{name}/{chain.problem}")
+        traced = drawn[0] < source.trace_share
         parts = Parts(
             problem=chain.problem,
             answer=chain.answer,
-            traces=(RawTrace(chain.solution()),),
+            traces=(RawTrace(_trace(chain, source.trace_stride)),) if traced else (),
         )
         yield Record(parts, row, f"chains source {name!r}, problem {row}")
+
+
+def _trace(chain: Chain, stride: int) -> str:
+    return chain.solution() if stride == 1 else chain.leaping_solution(stride)

@@ -17,7 +17,7 @@ _VERIFIER = ("kind", "require_box", "timeout_seconds", "math_verify")
 DRAWS = 10_000
 
 
-def compare(
+def pair(
     a: Path,
     b: Path,
     names: Sequence[str] | None = None,
@@ -51,8 +51,8 @@ def compare(
     return found
 
 
-def comparison_lines(found: Mapping[str, PairedResult], confidence: float) -> Iterator[str]:
-    """The comparison as a table."""
+def pairing_lines(found: Mapping[str, PairedResult], confidence: float) -> Iterator[str]:
+    """The paired test as a table."""
     head = ("benchmark", "b - a", "interval", "p", "n", "b better", "a better", "equal")
     rows: list[tuple[str, ...]] = [head]
     for name, r in found.items():

@@ -1,0 +1,177 @@
+"""What `hapo audit` reads: the tables and the newest policy of a run, finished or going on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from hapo_core.errors import DataError
+from hapo_core.gate import Decision
+from hapo_core.groups import Continuation, Group
+from hapo_core.rollout import Finish, Rollout
+from pipeline.config import Params
+from pipeline.store import MANIFEST, SCRATCH
+from pipeline.tables import GROUPS, ROLLOUTS, ROUNDS, read_frame
+from pipeline.trainset import TrainSet
+from pipeline.waves import usable_trace
+
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """A run as far as it has come. `rounds` and `groups` hold whole rounds only.
+
+    `policy`: the folder with `model/`, `state/` and `posteriors.parquet` of the newest checkpoint;
+    `running`: the segment that is not finished, None where all are.
+    """
+
+    rounds: pd.DataFrame
+    groups: pd.DataFrame
+    rollouts: dict[int, Path]
+    policy: Path
+    running: str | None
+
+
+@contextmanager
+def open_run(params: Params, root: Path) -> Iterator[RunTables]:
+    """The tables of a run. A running segment is read through hard links, as it goes on writing.
+
+    Raises:
+        DataError: no round is finished, or the artifacts are of another method.
+    """
+    finished, running = [], None
+    for name in params.segments:
+        folder = root / "artifacts/policy" / name
+        if (folder / MANIFEST).is_file():
+            finished.append(folder)
+            continue
+        running = name
+        break
+    with tempfile.TemporaryDirectory(prefix="hapo-audit-", dir=_beside(root)) as aside:
+        going = _snapshot(root, running, Path(aside)) if running is not None else None
+        tables = _tables(finished, going, running)
+        _same_method(params, tables.rounds, root)
+        yield tables
+
+
+def _beside(root: Path) -> Path:
+    """A folder on the run's own file system, so that hard links work."""
+    folder = root / SCRATCH.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _snapshot(root: Path, name: str, aside: Path) -> Path | None:
+    """The scratch folder of a running segment as hard links, or None where there is none."""
+    found = [p for p in (root / SCRATCH).glob(f"train@{name}-*") if any(p.glob("states/round-*"))]
+    if not found:
+        return None
+    source = max(found, key=lambda p: p.stat().st_mtime)
+    for left in reversed(range(_TRIES)):
+        try:
+            shutil.copytree(source, aside / "run", copy_function=os.link)
+        except (FileNotFoundError, shutil.Error):  # a checkpoint gave way to the next one
+            shutil.rmtree(aside / "run", ignore_errors=True)
+            if not left:
+                raise
+        else:
+            return aside / "run"
+    return None
+
+
+def _tables(finished: list[Path], going: Path | None, running: str | None) -> RunTables:
+    frames = [read_frame(folder / "rounds.parquet", ROUNDS) for folder in finished]
+    homes, policy = list(finished), finished[-1] if finished else None
+    if going is not None:
+        homes.append(going / "out")
+        states = sorted(p for p in going.glob("states/round-*") if (p / MANIFEST).is_file())
+        if states:
+            policy = states[-1]
+            done = int(policy.name.split("-")[1])
+            frames += [
+                read_frame(p, ROUNDS)
+                for p in sorted(going.glob("rounds/round-*.parquet"))
+                if int(p.stem.split("-")[1]) <= done
+            ]
+    if policy is None or not frames:
+        raise DataError(
+            "no round of training is finished",
+            where="artifacts/policy",
+            remedy="`hapo run` first; a running segment can be audited after its first checkpoint",
+        )
+    rounds = pd.concat(frames, ignore_index=True)
+    last = int(rounds["round"].max())
+    groups = [read_frame(p, GROUPS) for h in homes for p in sorted(h.glob("groups/*.parquet"))]
+    table = pd.concat(groups, ignore_index=True) if groups else GROUPS.empty_table().to_pandas()
+    rollouts = {
+        int(p.stem.split("-")[1]): p for h in homes for p in h.glob("rollouts/round-*.parquet")
+    }
+    return RunTables(rounds, table[table["round"] <= last], rollouts, policy, running)
+
+
+def _same_method(params: Params, rounds: pd.DataFrame, root: Path) -> None:
+    trained = set(rounds["method"])
+    if trained != {params.method}:
+        raise DataError(
+            f"the run trained with method {', '.join(sorted(trained))}, params.yaml says "
+            f"{params.method}",
+            where=str(root / "artifacts/policy"),
+            remedy="set params.yaml to what the run used (`git diff params.yaml`), or `dvc repro`",
+        )
+
+
+# --- the groups of a round ----------------------------------------------------------------------
+
+
+def stored_groups(tables: RunTables, number: int, data: TrainSet, max_tokens: int) -> list[Group]:
+    """The groups of a round (counted from 1), as the method got them."""
+    frame = read_frame(tables.rollouts[number], ROLLOUTS)
+    by_prompt = dict(tuple(frame.groupby("prompt_id", sort=False)))
+    order = tables.groups.loc[tables.groups["round"] == number, "prompt_id"]
+    return [_group(prompt_id, by_prompt[prompt_id], data, max_tokens) for prompt_id in order]
+
+
+def _group(prompt_id: str, rows: pd.DataFrame, data: TrainSet, max_tokens: int) -> Group:
+    own = rows[rows["kind"] == "policy"]
+    branches = rows[rows["kind"] == "continuation"]
+    continuations = [
+        Continuation(int(prefix), _rollout(row), _reward(row["reward"]))
+        for (_, row), prefix in zip(branches.iterrows(), branches["prefix_tokens"], strict=True)
+    ]
+    return Group(
+        data.prompts[prompt_id],
+        tuple(_rollout(row) for _, row in own.iterrows()),
+        tuple(_reward(value) for value in own["reward"]),
+        usable_trace(data, prompt_id, max_tokens),
+        tuple(continuations),
+    )
+
+
+def _rollout(row: pd.Series[object]) -> Rollout:
+    return Rollout(
+        str(row["prompt_id"]),
+        int(str(row["sample"])),
+        tuple(int(t) for t in row["token_ids"]),
+        tuple(float(x) for x in row["logprobs"]),
+        Finish(str(row["finish"])),
+        str(row["text"]),
+    )
+
+
+def _reward(value: object) -> float | None:
+    return None if pd.isna(value) else float(str(value))
+
+
+def injected_of(tables: RunTables, number: int) -> dict[str, bool]:
+    """Prompt id -> whether the teacher entered, in a round (counted from 1)."""
+    part = tables.groups[tables.groups["round"] == number]
+    injected = part["decision"] == Decision.INJECTED.value
+    return dict(zip(part["prompt_id"], injected, strict=True))

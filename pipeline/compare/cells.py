@@ -1,0 +1,271 @@
+"""The cells of a comparison: which settings, which seeds, at which equal budget."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ruamel.yaml import YAML
+
+from hapo_core.errors import ConfigError
+from pipeline.config import Params, parse_params
+from pipeline.config.method import MethodName
+from pipeline.config.nearest import nearest
+
+Changes = Mapping[str, object]
+"""Dotted key of params.yaml -> value; a mapping as the value replaces the whole section."""
+Plain = dict[str, Any]
+Kind = Literal["rounds", "generated", "trained"]
+VARIANTS: dict[str, Changes] = {
+    **{name: {"method": name} for name in get_args(MethodName)},
+    "chord_phi": {"method": "chord", "teacher.chord.variant": "phi"},
+    "dapo": {"method": "grpo", "objective.preset": "dapo"},
+    "dr_grpo": {"method": "grpo", "objective.preset": "dr_grpo"},
+    "gspo": {"method": "grpo", "objective.preset": "gspo"},
+}
+"""What `--methods` knows: every method, and the variants that are a setting of one."""
+ROOM = 20
+"""A budget of tokens may take this many times the profile's rounds before it is given up."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What all cells get the same of. A method that spends none of it (SFT generates nothing) gets
+    the profile's rounds."""
+
+    kind: Kind
+    amount: int
+
+    @staticmethod
+    def parse(text: str) -> Budget:
+        """`rounds=45`, `generated=400000`, `trained=3e5`.
+
+        Raises:
+            ConfigError: anything else.
+        """
+        kind, _, amount = text.partition("=")
+        try:
+            number = float(amount)
+        except ValueError:
+            number = 0.0
+        if kind not in get_args(Kind) or number < 1 or number != int(number):
+            raise ConfigError(
+                f"{text!r} is no budget",
+                where="--budget",
+                remedy="write rounds=N, generated=TOKENS or trained=TOKENS",
+            )
+        return Budget(kind, int(number))  # type: ignore[arg-type]  # checked above
+
+    def __str__(self) -> str:
+        unit = "rounds" if self.kind == "rounds" else f"{self.kind} tokens"
+        return f"{self.amount:,} {unit}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting with one seed. `name`: of its experiment; it changes with everything that decides
+    the cell's numbers, so equal names are equal results."""
+
+    label: str
+    seed: int
+    raw: Plain
+    name: str
+
+    @property
+    def params(self) -> Params:
+        """Its configuration."""
+        return parse_params(self.raw, where=f"cell {self.label}, seed {self.seed}")
+
+
+def read_plain(path: Path) -> Plain:
+    """A YAML mapping."""
+    raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    if not isinstance(raw, dict):
+        raise ConfigError("not a mapping", where=str(path))
+    return raw
+
+
+def parse_changes(text: str) -> dict[str, object]:
+    """`KEY=VALUE,KEY=VALUE`; values are YAML, a comma inside of brackets belongs to its value."""
+    pairs = re.split(r",(?![^\[{]*[\]}])", text)
+    found: dict[str, object] = {}
+    for pair in pairs:
+        key, mark, value = pair.partition("=")
+        if not mark or not key.strip():
+            raise ConfigError(f"{pair!r} is not KEY=VALUE", where=text)
+        found[key.strip()] = YAML(typ="safe").load(value)
+    return found
+
+
+def named_settings(
+    methods: Iterable[str], files: Sequence[Path], written: Sequence[str]
+) -> dict[str, Changes]:
+    """Label -> changes, from `--methods`, `--cells FILE` and `--cell NAME:KEY=VALUE,...`.
+
+    Raises:
+        ConfigError: an unknown method, a label twice, or a cell that cannot be read.
+    """
+    found: dict[str, Changes] = {}
+    for name in methods:
+        if name not in VARIANTS:
+            raise ConfigError(
+                f"no method {name!r}{nearest(name, list(VARIANTS))}",
+                where="--methods",
+                remedy="one of " + ", ".join(VARIANTS),
+            )
+        found[name] = VARIANTS[name]
+    for path in files:
+        _add(found, {str(k): v or {} for k, v in read_plain(path).items()}, str(path))
+    for text in written:
+        label, _, changes = text.partition(":")
+        _add(found, {label: parse_changes(changes)}, "--cell")
+    if not found:
+        raise ConfigError("nothing to compare", remedy="name --methods, --cells or --cell")
+    return found
+
+
+def _add(found: dict[str, Changes], more: Mapping[str, Changes], where: str) -> None:
+    for label, changes in more.items():
+        if label in found or not re.fullmatch(r"[\w.-]+", label):
+            raise ConfigError(
+                f"the label {label!r} is there twice"
+                if label in found
+                else f"{label!r} is no label: letters, digits, dots, dashes",
+                where=where,
+            )
+        if not isinstance(changes, Mapping):
+            raise ConfigError(f"cell {label!r} is no mapping of keys to values", where=where)
+        found[label] = changes
+
+
+def plan(
+    raw: Plain,
+    settings: Mapping[str, Changes],
+    seeds: Sequence[int],
+    budget: Budget | None,
+    code: str,
+) -> list[Cell]:
+    """All cells, seed by seed.
+
+    Args:
+        raw: params.yaml.
+        code: fingerprint of the code that decides results.
+
+    Raises:
+        ConfigError: a cell's configuration is not valid.
+    """
+    cells = []
+    for seed in seeds:
+        for label, changes in settings.items():
+            mine = copy.deepcopy(raw)
+            for key, value in {**changes, "seed": seed}.items():
+                _put(mine, key, value)
+            if budget is not None:
+                _spend(mine, budget)
+            text = json.dumps([mine, code], sort_keys=True, default=str)
+            digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+            cell = Cell(label, seed, mine, f"{label}-s{seed}-{digest}")
+            _ = cell.params  # checked here, before anything runs
+            cells.append(cell)
+    return cells
+
+
+def _put(raw: Plain, key: str, value: object) -> None:
+    *parents, last = key.split(".")
+    place = raw
+    for name in parents:
+        place = place.setdefault(name, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"{key}: {name!r} is no section", where="cell")
+    place[last] = copy.deepcopy(value)
+
+
+def _spend(raw: Plain, budget: Budget) -> None:
+    """Give the cell its rounds, in segments of the profile's size, or its budget of tokens."""
+    segments: dict[str, Plain] = raw["segments"]
+    usual = sum(int(s["rounds"]) for s in segments.values())
+    size = int(next(iter(segments.values()))["rounds"])
+    if budget.kind == "rounds":
+        full, rest = divmod(budget.amount, size)
+        _chain(raw, [size] * full + ([rest] if rest else []))
+    elif budget.kind == "generated" and raw["method"] == "sft":
+        _chain(raw, [usual])
+    else:
+        _chain(raw, [ROOM * usual])
+        raw["segments"]["1"][budget.kind] = budget.amount
+
+
+def _chain(raw: Plain, rounds: Sequence[int]) -> None:
+    names = ["base", *(str(i + 1) for i in range(len(rounds)))]
+    raw["segments"] = {
+        name: {"prev": prev, "rounds": count}
+        for prev, name, count in zip(names, names[1:], rounds, strict=False)
+    }
+    raw["targets"]["final"] = {"policy": names[-1]}
+
+
+# --- what DVC is told ---------------------------------------------------------------------------
+
+
+def overrides(base: Plain, wanted: Plain) -> list[str]:
+    """The arguments of `dvc exp run -S` that turn one configuration into another (Hydra grammar:
+    `key=value` changes, `+key=value` adds, `~key` removes)."""
+    return list(_differences(base, wanted, ""))
+
+
+def _differences(base: Plain, wanted: Plain, path: str) -> Iterable[str]:
+    for key in base.keys() - wanted.keys():
+        yield f"~{path}{key}"
+    for key, value in wanted.items():
+        at = f"{path}{key}"
+        if key not in base:
+            yield f"+{at}={_literal(value)}"
+        elif isinstance(value, dict) and isinstance(base[key], dict) and base[key]:
+            yield from _differences(base[key], value, f"{at}.")
+        elif base[key] != value or type(base[key]) is not type(value):
+            yield f"{at}={_literal(value)}"
+
+
+def _literal(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return repr(value)
+        case str():
+            return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        case dict():
+            return "{" + ",".join(f'"{k}":{_literal(v)}' for k, v in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ",".join(_literal(v) for v in value) + "]"
+    raise ConfigError(f"a value of type {type(value).__name__} cannot be set", where="cell")
+
+
+def code_fingerprint(root: Path) -> str:
+    """Hash of the files that decide results: the dependencies of all stages but the report."""
+    stages = read_plain(root / "dvc.yaml")["stages"]
+    wanted = {
+        dep
+        for name, stage in stages.items()
+        if name != "report"
+        for dep in stage.get("do", stage).get("deps", ())
+        if not dep.startswith("artifacts/")
+    }
+    digest = hashlib.sha256()
+    for path in sorted(p for dep in wanted for p in _files(root / dep)):
+        digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return [p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts]

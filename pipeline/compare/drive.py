@@ -1,0 +1,191 @@
+"""Runs what is missing of a comparison, waits, and writes the page."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from hapo_core.errors import HapoError
+from pipeline.compare.cells import (
+    VARIANTS,
+    Budget,
+    Cell,
+    Changes,
+    Plain,
+    code_fingerprint,
+    named_settings,
+    overrides,
+    parse_changes,
+    plan,
+    read_plain,
+)
+from pipeline.compare.collect import Result, fetch, read_result
+from pipeline.compare.page import Comparison, score_table, write_page
+from pipeline.compare.queue import Queue, State
+from pipeline.compare.summary import rows_of
+from pipeline.config import PARAMS
+from pipeline.evaluation_table import aligned
+from pipeline.run import find_root
+
+STAGES = ("evaluate@base", "evaluate@final")
+"""What a cell runs, with all that these depend on; no report."""
+WAITING = ("Queued", "Preparing", "Running")
+POLL_SECONDS, SLOW_POLL_SECONDS = 2.0, 30.0
+"""How often git is asked for finished cells, and at the longest DVC for the state of its queue."""
+
+
+def compare(options: argparse.Namespace) -> int:
+    """`hapo compare`: exit status 1 if a cell failed.
+
+    Raises:
+        HapoError: a bad request or configuration, or DVC refuses.
+    """
+    root = find_root()
+    raw = read_plain(root / PARAMS)
+    budget = Budget.parse(options.budget) if options.budget else None
+    cells = _cells(options, root, raw, budget)
+    queue, failed = Queue(root), list[str]()
+    if not options.show:
+        _submit(queue, raw, cells, options.jobs)
+        if options.detach:
+            print("queued; `dvc queue status` shows it, the same command without --detach waits")
+            return 0
+        failed = _wait(queue, cells, options.jobs)
+    results = _results(root, queue, cells)
+    for name in failed:
+        print(f"failed: {name}\n  `dvc queue logs {name}` says why; the same command tries again")
+    if not results:
+        raise HapoError("no cell is finished", where="hapo compare")
+    found = _comparison(options, raw, budget, cells, results)
+    page = write_page(found, options.out or root / "reports/comparison")
+    table = score_table(found, next(iter(found.rows)))
+    print("\n".join(["", table.title, *aligned([table.headers, *table.rows])]))
+    print(f"\npage    {page.absolute()}")
+    return 1 if failed else 0
+
+
+def _cells(
+    options: argparse.Namespace, root: Path, raw: Plain, budget: Budget | None
+) -> list[Cell]:
+    methods = list(VARIANTS) if options.methods == ["all"] else options.methods
+    settings = named_settings(methods, options.cells, options.cell)
+    common: dict[str, object] = {}
+    for text in options.set:
+        common |= parse_changes(text)
+    joined: dict[str, Changes] = {label: {**common, **own} for label, own in settings.items()}
+    return plan(raw, joined, options.seeds, budget, code_fingerprint(root))
+
+
+# --- running ------------------------------------------------------------------------------------
+
+
+def _submit(queue: Queue, raw: Plain, cells: Sequence[Cell], jobs: int) -> None:
+    """Queue the cells that are neither finished nor waiting, and see that workers are there."""
+    finished, state = queue.finished(), queue.state()
+    if not state.workers:
+        lost = [c.name for c in cells if state.tasks.get(c.name) == "Running"]
+        queue.give_up(lost)  # their worker was killed
+        state = queue.state() if lost else state
+    wanted = [c for c in cells if c.name not in finished]
+    queue.forget([c.name for c in wanted if state.tasks.get(c.name) in ("Failed", "Success")])
+    new = [c for c in wanted if state.tasks.get(c.name) not in ("Queued", "Running")]
+    print(f"{len(cells)} cells: {len(cells) - len(wanted)} finished, {len(new)} new", flush=True)
+    for cell in new:
+        queue.add(cell.name, overrides(raw, cell.raw), STAGES)
+    if wanted:
+        # Cells share the starting policy: one worker makes it, the others then find it cached.
+        _staff(queue, state, jobs if len(wanted) < len(cells) else 1)
+
+
+def _staff(queue: Queue, state: State, jobs: int) -> None:
+    if jobs > state.workers:
+        queue.start(jobs - state.workers)
+
+
+def _wait(queue: Queue, cells: Sequence[Cell], jobs: int) -> list[str]:
+    """Wait until no cell is queued or running; the names of those that failed."""
+    mine = {c.name for c in cells}
+    shown, seen, pause, asked = (-1, -1), -1, POLL_SECONDS, 0.0
+    try:
+        while True:
+            finished = mine & queue.finished().keys()
+            if len(finished) != seen:
+                seen, pause, asked = len(finished), POLL_SECONDS, 0.0
+            if time.monotonic() - asked >= pause:  # asking DVC costs a second of a core
+                state, asked = queue.state(), time.monotonic()
+                pause = min(2 * pause, SLOW_POLL_SECONDS)
+                going = [n for n in mine - finished if state.tasks.get(n) in WAITING]
+                counts = (len(finished), len(_named(state, mine, "Running")))
+                if counts != shown:
+                    shown = counts
+                    print(f"finished {counts[0]}/{len(mine)}, running {counts[1]}", flush=True)
+                if not going:
+                    # Looked at after the queue: a cell may have ended between the two questions.
+                    ended = mine & queue.finished().keys()
+                    if len(ended) != len(finished):
+                        print(f"finished {len(ended)}/{len(mine)}", flush=True)
+                    return sorted(mine - ended)
+                _staff(queue, state, min(jobs, len(going)) if finished else 1)
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        print(
+            "\nthe workers go on; `dvc queue stop --kill` stops them. The same command waits "
+            "again, and continues with what is missing",
+            file=sys.stderr,
+        )
+        raise
+
+
+def _named(state: State, mine: set[str], wanted: str) -> list[str]:
+    return [name for name in state.named(wanted) if name in mine]
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+def _results(root: Path, queue: Queue, cells: Sequence[Cell]) -> list[Result]:
+    finished = queue.finished()
+    return [
+        read_result(cell, fetch(root, cell, finished[cell.name]))
+        for cell in cells
+        if cell.name in finished
+    ]
+
+
+def _comparison(
+    options: argparse.Namespace,
+    raw: Plain,
+    budget: Budget | None,
+    cells: Sequence[Cell],
+    results: Sequence[Result],
+) -> Comparison:
+    done = {r.experiment for r in results}
+    names = list(results[0].protocols)
+    probe = raw.get("train", {}).get("probe_benchmark")
+    names.sort(key=lambda name: name != probe)  # stable: what training watched leads
+    labels = list(dict.fromkeys(c.label for c in cells))
+    rounds = sum(int(s["rounds"]) for s in raw["segments"].values())
+    return Comparison(
+        rows={name: rows_of(results, name, options.against) for name in names},
+        references=tuple(name for name in options.against if name in labels),
+        seeds=tuple(options.seeds),
+        facts={
+            "profile": raw["profile"],
+            "budget": str(budget or Budget("rounds", rounds)),
+            "protocols": results[0].protocols,
+            "experiments": {f"{r.label}/{r.seed}": r.experiment for r in results},
+            "settings": {label: _settings(cells, label, raw) for label in labels},
+        },
+        missing=tuple(f"{c.label} (seed {c.seed})" for c in cells if c.name not in done),
+        command=shlex.join(["hapo", *sys.argv[1:]]),
+    )
+
+
+def _settings(cells: Sequence[Cell], label: str, raw: Plain) -> list[str]:
+    """How a setting differs from params.yaml, in DVC's words, its seed left out."""
+    cell = next(c for c in cells if c.label == label)
+    return [text for text in overrides(raw, cell.raw) if not text.startswith("seed=")]

@@ -1,0 +1,252 @@
+"""The comparison as a page (HTML, Markdown) and as comparison.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from pipeline.compare.summary import ENDS, Curve, Row, row_json
+from pipeline.report_html import markdown_table, page_environment, page_styles
+from pipeline.report_svg import Interval, Series, interval_chart, line_chart
+from pipeline.report_tables import Table
+from pipeline.report_text import NOTHING, duration, percent, tokens
+from pipeline.store import atomic_write_json, atomic_write_text
+
+UNIT = 1000.0
+"""Tokens on the axis of a learning curve are in thousands."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One small chart. `svg` None: nothing to draw."""
+
+    title: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that the page says. `rows`: by benchmark, the headline first; `facts`: the settings."""
+
+    rows: dict[str, list[Row]]
+    references: tuple[str, ...]
+    seeds: tuple[int, ...]
+    facts: dict[str, Any]
+    missing: tuple[str, ...]
+    """Cells that are not finished."""
+    command: str
+
+
+def write_page(found: Comparison, out: Path) -> Path:
+    """Write comparison.html, comparison.md, then comparison.json into `out`.
+
+    Returns:
+        The HTML page.
+    """
+    tables = [score_table(found, name) for name in found.rows]
+    head = next(iter(found.rows.values()))
+    context = {
+        "title": f"Methods side by side: {found.facts['profile']}, {found.facts['budget']}",
+        "found": found,
+        "notes": notes(found),
+        "tables": tables,
+        "costs": cost_table(head),
+    }
+    environment = page_environment(autoescape=True)
+    environment.filters["svg"] = Markup
+    html = environment.get_template("comparison.html.j2").render(
+        **context, styles=page_styles(), ranking=ranking(found), panels=panels(found)
+    )
+    environment = page_environment(autoescape=False)
+    environment.filters["table"] = markdown_table
+    atomic_write_text(
+        out / "comparison.md", environment.get_template("comparison.md.j2").render(**context)
+    )
+    atomic_write_text(out / "comparison.html", html)
+    atomic_write_json(out / "comparison.json", comparison_json(found))
+    return out / "comparison.html"
+
+
+def comparison_json(found: Comparison) -> dict[str, Any]:
+    """The comparison for programs; shares in [0, 1]."""
+    return {
+        **found.facts,
+        "seeds": list(found.seeds),
+        "references": list(found.references),
+        "missing": list(found.missing),
+        "command": found.command,
+        "benchmarks": {name: [row_json(r) for r in rows] for name, rows in found.rows.items()},
+    }
+
+
+# --- words and tables ---------------------------------------------------------------------------
+
+
+def notes(found: Comparison) -> list[str]:
+    """What a reader should know before quoting the table."""
+    head = next(iter(found.rows.values()))[1:]
+    said = []
+    if found.missing:
+        said.append(f"Not finished, and so not in the tables: {', '.join(found.missing)}.")
+    best = max(head, key=lambda r: r.avg)
+    said.append(f"Highest mean on {next(iter(found.rows))}: {best.label} ({percent(best.avg)}).")
+    silent = [r.label for r in head if r.generated == 0]
+    if silent:
+        said.append(
+            f"{', '.join(silent)} draw no rollouts: at equal rounds or generated tokens they cost "
+            "less than the others; both token axes are shown."
+        )
+    said.append(
+        "Intervals and tests are over problems, the seeds pooled; they do not cover what another "
+        f"starting policy would give. Seeds: {', '.join(map(str, found.seeds))}."
+    )
+    return said
+
+
+def score_table(found: Comparison, benchmark: str) -> Table:
+    """avg@k per seed and pooled, and the paired tests."""
+    rows = found.rows[benchmark]
+    shown = [name for name in found.references if any(name in r.against for r in rows)]
+    headers = ["setting", *(f"seed {s}" for s in found.seeds), "all [95 %]"]
+    headers += [text for name in shown for text in (f"− {name}", "p")]
+    cells = []
+    for r in rows:
+        line = [r.label, *(_points(r.per_seed.get(s)) for s in found.seeds), _interval(r)]
+        for name in shown:
+            test = r.against.get(name)
+            line += [NOTHING, NOTHING] if test is None else _test(test.difference, test.p_value)
+        cells.append(tuple(line))
+    protocol = found.facts["protocols"][benchmark]
+    return Table(
+        tuple(headers),
+        tuple(cells),
+        title=f"{benchmark}: avg@{protocol['k']} in percent",
+        note=f"{protocol['n']} problems a seed, temperature {protocol['temperature']:g}, at most "
+        f"{protocol['max_tokens']} tokens; differences in points, p: two-sided paired sign-flip "
+        "test over problems, not corrected for the number of settings.",
+    )
+
+
+def cost_table(rows: Sequence[Row]) -> Table:
+    """Teacher, dead groups, tokens and time, means over seeds."""
+    return Table(
+        ("setting", "rounds", "injected", "dead", "generated", "trained", "training time"),
+        tuple(
+            (
+                r.label,
+                NOTHING if r.rounds is None else f"{r.rounds:.0f}",
+                NOTHING if r.injected is None else " → ".join(percent(x) for x in r.injected),
+                percent(r.dead),
+                tokens(r.generated),
+                tokens(r.trained),
+                duration(r.wall_s),
+            )
+            for r in rows[1:]
+        ),
+        title="Teacher and cost, means over seeds",
+        note=f"Injected: share of groups that the teacher entered, first → last {ENDS} sampled "
+        "rounds. Dead: groups without a gradient. Time: of the training stages when they ran; "
+        "cells that ran side by side slow each other down.",
+    )
+
+
+def _points(value: float | None) -> str:
+    return NOTHING if value is None else f"{100 * value:.1f}"
+
+
+def _interval(r: Row) -> str:
+    return f"{100 * r.avg:.1f} [{100 * r.ci[0]:.1f}, {100 * r.ci[1]:.1f}]"
+
+
+def _test(difference: float, p: float) -> list[str]:
+    return [f"{100 * difference:+.1f}", "< 0.001" if p < 0.001 else f"{p:.3f}"]
+
+
+# --- drawings -----------------------------------------------------------------------------------
+
+
+def ranking(found: Comparison) -> str:
+    """All settings of the headline benchmark with their intervals."""
+    name, rows = next(iter(found.rows.items()))
+    bars = [
+        Interval(
+            r.label, "", r.avg, *r.ci, "c5" if r.label in ("base", *found.references) else "c3"
+        )
+        for r in rows
+    ]
+    return interval_chart(bars, title=f"avg on {name}, 95 % over problems", value_format=percent)
+
+
+def panels(found: Comparison) -> dict[str, list[Drawing]]:
+    """Per setting: learning against both token counts, and injected and dead groups by round.
+
+    The first reference stands in every panel as a thin line; panels of a kind share their axes.
+    """
+    rows = [r for r in next(iter(found.rows.values())) if r.curve is not None]
+    curves = {r.label: r.curve for r in rows if r.curve is not None}
+    lead = next((name for name in found.references if name in curves), None)
+    ends = {
+        axis: max(max(getattr(c, axis)) for c in curves.values()) / UNIT or 1.0
+        for axis in ("generated", "trained")
+    }
+    found_panels = {}
+    for label, curve in curves.items():
+        beside = curves[lead] if lead is not None and lead != label else None
+        found_panels[label] = [
+            *(
+                d
+                for axis in ("generated", "trained")
+                if (d := _learning(label, curve, lead or "", beside, axis, ends[axis])) is not None
+            ),
+            *([d] if (d := _teacher(curve)) is not None else []),
+        ]
+    return found_panels
+
+
+def _learning(
+    label: str, curve: Curve, lead: str, beside: Curve | None, axis: str, end: float
+) -> Drawing | None:
+    lines = [_probe(label, curve, axis, "c3", "points")]
+    if beside is not None:
+        lines.insert(0, _probe(lead, beside, axis, "c5", "thin"))
+    lines = [s for s in lines if s.points]
+    if not lines or not _probe(label, curve, axis, "c3", "points").points:
+        return None
+    svg = line_chart(
+        lines,
+        title=f"Held-out probe against {axis} tokens",
+        x_label=f"{axis} tokens, thousands",
+        x_range=(0.0, end),
+        y_format=percent,
+        y_high=1.0,
+    )
+    return Drawing(f"Probe against {axis} tokens", svg)
+
+
+def _probe(label: str, curve: Curve, axis: str, color: str, kind: Any) -> Series:
+    xs = getattr(curve, axis)
+    points = [(x / UNIT, y) for x, y in zip(xs, curve.probe, strict=True) if y is not None]
+    return Series(label, points, color, kind)
+
+
+def _teacher(curve: Curve) -> Drawing | None:
+    lines = [
+        Series(label, list(zip(map(float, curve.rounds), values, strict=True)), color)
+        for label, values, color in (("injected", curve.injected, "c2"), ("dead", curve.dead, "c4"))
+        if any(v is not None for v in values)
+    ]
+    if not lines:
+        return None
+    svg = line_chart(
+        lines,
+        title="Share of groups, by round",
+        x_label="round",
+        x_range=(float(curve.rounds[0]), float(max(curve.rounds[-1], curve.rounds[0] + 1))),
+        y_format=percent,
+        y_high=1.0,
+    )
+    return Drawing("Groups: injected, dead", svg)

@@ -1,0 +1,121 @@
+"""DVC's experiment queue, through its command line: what is finished, waiting, running, failed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hapo_core.errors import HapoError
+
+_WORKERS = re.compile(r"Worker status: (\d+) active, (\d+) idle")
+_STATES = ("Queued", "Running", "Failed", "Success", "Preparing")
+
+
+@dataclass(frozen=True)
+class State:
+    """`tasks`: state by experiment name; `workers`: how many are alive."""
+
+    tasks: dict[str, str]
+    workers: int
+
+    def named(self, state: str) -> list[str]:
+        """The experiments in a state."""
+        return [name for name, found in self.tasks.items() if found == state]
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The experiments of the project at `root`."""
+
+    root: Path
+
+    def finished(self) -> dict[str, str]:
+        """Name -> commit of every finished experiment, whatever commit it started from."""
+        form = "--format=%(objectname) %(refname)"
+        found = {}
+        for line in self._git("for-each-ref", form, "refs/exps").splitlines():
+            commit, ref = line.split(" ", 1)
+            parts = ref.split("/")
+            if len(parts) == 5:  # refs/exps/AB/CDEF.../NAME
+                found[parts[-1]] = commit
+        return found
+
+    def state(self) -> State:
+        """The queue as `dvc queue status` shows it."""
+        text = self._dvc("queue", "status")
+        tasks = {}
+        for line in text.splitlines():
+            words = line.split()
+            if len(words) >= 3 and words[-1] in _STATES:
+                tasks[words[1]] = words[-1]
+        workers = _WORKERS.search(text)
+        return State(tasks, sum(map(int, workers.groups())) if workers else 0)
+
+    def add(self, name: str, settings: Iterable[str], targets: Sequence[str]) -> None:
+        """Queue an experiment.
+
+        Raises:
+            HapoError: DVC refuses.
+        """
+        words = [word for setting in settings for word in ("-S", setting)]
+        self._dvc("exp", "run", "--queue", "--name", name, *words, *targets)
+
+    def start(self, workers: int) -> None:
+        """Start workers; they go on when this process ends."""
+        self._dvc("queue", "start", "--jobs", str(workers))
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Take tasks that wait, failed or were lost out of the queue."""
+        if names:
+            self._dvc("queue", "remove", *names)
+
+    def give_up(self, names: Sequence[str]) -> None:
+        """Mark tasks as failed whose worker is gone."""
+        for name in names:
+            self._dvc("queue", "kill", "--force", name)
+
+    def log(self, name: str) -> str:
+        """What a task printed, as far as DVC has kept it."""
+        done = self._run("queue", "logs", name)
+        return done.stdout + done.stderr
+
+    def _git(self, *words: str) -> str:
+        return self._checked(["git", *words])
+
+    def _dvc(self, *words: str) -> str:
+        return self._checked([sys.executable, "-m", "dvc", *words])
+
+    def _run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self._call([sys.executable, "-m", "dvc", *words])
+
+    def _checked(self, command: list[str]) -> str:
+        done = self._call(command)
+        if done.returncode != 0:
+            shown = " ".join(command[2:] if command[0] == sys.executable else command)
+            raise HapoError(
+                f"`{shown}` failed: {(done.stderr or done.stdout).strip()}",
+                where=str(self.root),
+                remedy="a project needs git with at least one commit, and DVC (`dvc init`)",
+            )
+        return done.stdout
+
+    def _call(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT")}
+        # DVC's workers run `python`: it must be the one that runs us.
+        env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
+        # Files, not pipes: a worker that `dvc queue start` leaves behind would hold a pipe open.
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            done = subprocess.run(
+                command, cwd=self.root, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+            )
+            texts = []
+            for file in (out, err):
+                file.seek(0)
+                texts.append(file.read())
+        return subprocess.CompletedProcess(command, done.returncode, *texts)
