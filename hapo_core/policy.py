@@ -17,6 +17,7 @@ from transformers import (
 
 from hapo_core.errors import DataError
 from hapo_core.head import ChunkedLogProbs
+from hapo_core.ranks import is_sharded, whole_state
 
 HEAD_CHUNK_ELEMENTS = 32 * 1024 * 1024
 """Most logits held at once by the log-prob head (float32: 128 MiB)."""
@@ -84,8 +85,11 @@ def check_model_folder(path: Path) -> None:
 
 
 def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
-    """Write model and tokenizer as a Hugging Face folder (safetensors)."""
-    model.save_pretrained(path)
+    """Write model and tokenizer as a Hugging Face folder (safetensors).
+
+    Sharded weights must be whole meanwhile (`hapo_core.ranks.whole`).
+    """
+    model.save_pretrained(path, state_dict=whole_state(model) if is_sharded(model) else None)
     tokenizer.save_pretrained(path)
 
 

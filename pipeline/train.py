@@ -19,10 +19,12 @@ from hapo_core.gate import GateState
 from hapo_core.groups import Extras, PlannedGroup, Request, success_rate
 from hapo_core.methods import Phase
 from hapo_core.policy import load_policy
+from hapo_core.ranks import ALONE, Ranks, join, shard, whole
+from hapo_core.rollout import Engine
 from hapo_core.schedule import prompts_of_round
 from hapo_core.update import UpdateMetrics, Updater, supervised
 from hapo_core.verify import Verification, VerifierPool, reward_of
-from pipeline import records, waves, wiring
+from pipeline import records, several, waves, wiring
 from pipeline.base import policy_model
 from pipeline.checkpoint import (
     drop_older,
@@ -37,6 +39,7 @@ from pipeline.config import Params, load_params
 from pipeline.difficulty import within_band
 from pipeline.measure import Probe, load_probe
 from pipeline.observe import Observer, run_stage, stage_main
+from pipeline.several import Elsewhere
 from pipeline.store import (
     Scratch,
     atomic_write_json,
@@ -78,30 +81,36 @@ class Segment:
         params: the checked configuration.
         name: the segment's key.
         observer: tasks, progress and log lines go there.
+        ranks: the processes that train together. All hold the same round; rollouts, verification
+            and the passes of the update are shared, the first writes and reports.
     """
 
-    def __init__(self, params: Params, name: str, observer: Observer) -> None:
+    def __init__(self, params: Params, name: str, observer: Observer, ranks: Ranks = ALONE) -> None:
         spec = params.segments[name]
-        self.params, self.name, self.observer = params, name, observer
+        self.params, self.name, self.observer, self.ranks = params, name, observer, ranks
         self.first = params.rounds_before(name)
         self.rounds = spec.rounds
         previous = POLICIES / spec.prev
         check_manifest(previous)
         subset = {key: getattr(params, key) for key in READS} | {"segment": spec}
+        # Another number of processes goes on where this one stopped.
+        subset["compute"] = params.compute.model_copy(update={"processes": 1, "shard": False})
         self.scratch = Scratch(f"train@{name}", inputs_hash(subset, [DATA, previous]))
-        self.scratch.discard_others()
-        Scratch.settle(f"train@{name}")
+        if ranks.first:
+            self.scratch.discard_others()
+            Scratch.settle(f"train@{name}")
         self.out = self.scratch.path / "out"
         self.states = self.scratch.path / "states"
         self.parts: dict[str, float] = {}
         self._open(previous, first_segment=spec.prev == "base")
 
     def _open(self, previous: Path, first_segment: bool) -> None:
-        params = self.params
+        params, ranks = self.params, self.ranks
         device, dtype = wiring.prepare_compute(params.compute)
         self.data: TrainSet = load_trainset(DATA)
-        self.states.mkdir(parents=True, exist_ok=True)
-        resumed = newest_state(self.states)
+        if ranks.first:
+            self.states.mkdir(parents=True, exist_ok=True)
+        resumed = ranks.from_first(lambda: newest_state(self.states))
         source = resumed or previous
         self.model, self.tokenizer = load_policy(
             source / "model" if resumed else policy_model(previous),
@@ -111,14 +120,10 @@ class Segment:
         self.model.to(device)
         if params.update.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.updater = Updater(self.model, wiring.update_spec(params))
         state, self.done, waiting = GateState(), self.first, list[str]()
         if resumed or not first_segment:
             state, self.done = read_gate_state(source)
             waiting = read_waiting(source)
-            load_optimizer(
-                self.model, self.updater.optimizer, source / "state" / "optimizer.safetensors"
-            )
         if not self.first <= self.done <= self.first + self.rounds:
             raise DataError(
                 f"the state has {self.done} rounds, the segment starts after {self.first}",
@@ -130,27 +135,39 @@ class Segment:
             self.parts = dict(read_json(self.scratch.path / "parts.json"))
         self.probe: Probe | None = load_probe(params, DATA)
         asked = [*self.data.prompts.values(), *(self.probe.benchmark.prompts if self.probe else ())]
-        self.engine = wiring.rollout_engine(
-            params.rollout,
-            params.compute,
-            self.model,
-            self.tokenizer,
-            stage=f"train@{self.name}",
-            context=max(len(p.token_ids) for p in asked) + params.rollout.max_tokens,
-            tell=self.observer.log,
-        )
+        self.engine: Engine = Elsewhere()
+        if self._samples():
+            self.engine = wiring.rollout_engine(
+                params.rollout,
+                params.compute,
+                self.model,
+                self.tokenizer,
+                stage=f"train@{self.name}",
+                context=max(len(p.token_ids) for p in asked) + params.rollout.max_tokens,
+                tell=self.observer.log,
+            )
         self.pool = VerifierPool(wiring.verifier_settings(params.rewards))
         if params.train.difficulty is not None:
-            self.data = within_band(
-                params,
-                params.train.difficulty,
-                self.data,
-                self.engine,
-                self.pool,
-                self.out,
-                None if first_segment else previous,
-                self.scratch.path,
-                self.observer,
+            band, start = params.train.difficulty, None if first_segment else previous
+            self.data = ranks.from_first(
+                lambda: within_band(
+                    params,
+                    band,
+                    self.data,
+                    self.engine,
+                    self.pool,
+                    self.out,
+                    start,
+                    self.scratch.path,
+                    self.observer,
+                )
+            )
+        if params.compute.shard and ranks.count > 1:
+            shard(self.model, ranks)
+        self.updater = Updater(self.model, wiring.update_spec(params), ranks)
+        if resumed or not first_segment:
+            load_optimizer(
+                self.model, self.updater.optimizer, source / "state" / "optimizer.safetensors"
             )
         self.method = wiring.method(
             params,
@@ -160,6 +177,11 @@ class Segment:
             waiting,
         )
         self.objective = wiring.objective(params)
+
+    def _samples(self) -> bool:
+        """Whether this rank generates: all do with the trained model itself, servers answer the
+        first."""
+        return self.ranks.first or self.params.rollout.engine == "hf"
 
     # --- a round ------------------------------------------------------------------------------
 
@@ -197,16 +219,28 @@ class Segment:
             found.open(prompt_id)
         size = self.params.rollout.group_size
         while wanted := self.method.wants(list(found.groups.values()), size, index):
-            with Verifying(self.pool, self.data.answers, self.data.rewards) as verifying:
-                samples = self._timed("rollout", self._rollout, wanted, found, index, verifying)
-                found.add(samples, self._timed("verify", self._verify, samples, verifying))
+            with whole(self.model):
+                pairs = self._wave(wanted, found, index)
+            found.add([sample for sample, _ in pairs], [verdict for _, verdict in pairs])
         return found
+
+    def _wave(
+        self, wanted: list[Request], found: Waves, index: int
+    ) -> list[tuple[Sampled, Verification]]:
+        """Samples and verdicts of all requests, in their order; every rank makes its share."""
+        for request in wanted:
+            found.open(request.prompt_id)
+        alone = self.params.rollout.engine != "hf"
+        mine = (wanted if self.ranks.first else []) if alone else self.ranks.share(wanted)
+        with Verifying(self.pool, self.data.answers, self.data.rewards) as verifying:
+            samples = self._timed("rollout", self._rollout, mine, found, index, verifying)
+            pairs = self._timed("verify", self._verify, samples, verifying)
+        order = {request: k for k, request in enumerate(wanted)}
+        return sorted(pairs, key=lambda pair: order[pair[0][0]])
 
     def _rollout(
         self, wanted: list[Request], found: Waves, index: int, verifying: Verifying
     ) -> list[Sampled]:
-        for request in wanted:
-            found.open(request.prompt_id)
         return waves.sample(
             wanted,
             found,
@@ -218,8 +252,14 @@ class Segment:
             verifying.put,
         )
 
-    def _verify(self, samples: list[Sampled], verifying: Verifying) -> list[Verification]:
-        verdicts = verifying.of([rollout for _, rollout in samples])
+    def _verify(
+        self, samples: list[Sampled], verifying: Verifying
+    ) -> list[tuple[Sampled, Verification]]:
+        """The samples of all ranks with their verdicts."""
+        own = verifying.of([rollout for _, rollout in samples])
+        parts = self.ranks.gather(list(zip(samples, own, strict=True)))
+        pairs = [pair for part in parts for pair in part]
+        verdicts = [verdict for _, verdict in pairs]
         unknown = sum(1 for v in verdicts if reward_of(v.verdict) is None)
         if unknown > self.params.rewards.max_unknown_share * len(verdicts):
             example = next(v for v in verdicts if reward_of(v.verdict) is None)
@@ -230,7 +270,7 @@ class Segment:
                 remedy="look at the golds and the verifier's limits (rewards.timeout_seconds, "
                 "rewards.max_unknown_share); finished rounds are kept",
             )
-        return verdicts
+        return pairs
 
     def _update(
         self, planned: list[PlannedGroup], extras: Extras, phase: Phase, index: int
@@ -252,7 +292,12 @@ class Segment:
     def _probe(self, index: int) -> dict[str, object]:
         if self.probe is None or (index + 1) % self.params.train.probe_every:
             return {}
-        return self._timed("probe", self.probe.measure, self.engine, self.pool, direct=True)
+        with whole(self.model):
+            return self.ranks.from_first(lambda: self._timed("probe", self._measure, direct=True))
+
+    def _measure(self) -> dict[str, object]:
+        assert self.probe is not None
+        return self.probe.measure(self.engine, self.pool)
 
     # --- what stays ---------------------------------------------------------------------------
 
@@ -264,6 +309,35 @@ class Segment:
         row: dict[str, object],
     ) -> None:
         number = f"round-{index + 1:05d}"
+        if self.ranks.first:
+            self._write_tables(index, number, planned, verdicts, row)
+        done = index + 1
+        last = done == self.first + self.rounds
+        if last or done % self.params.train.checkpoint_every == 0:
+            if self.ranks.first:
+                atomic_write_json(self.scratch.path / "parts.json", self.parts)
+            state = self.states / number
+            write_state(
+                state,
+                self.model,
+                self.tokenizer,
+                self.updater.optimizer,
+                self.method.gate.state,
+                done,
+                self.method.waiting,
+                self.ranks,
+            )
+            if self.ranks.first:
+                drop_older(self.states, keep=state)
+
+    def _write_tables(
+        self,
+        index: int,
+        number: str,
+        planned: list[PlannedGroup],
+        verdicts: list[Verification],
+        row: dict[str, object],
+    ) -> None:
         with guard_disk(self.out):
             write_table(
                 records.rollout_rows(index, planned, verdicts),
@@ -276,31 +350,28 @@ class Segment:
                 self.out / "groups" / f"{number}.parquet",
             )
             write_table([row], ROUNDS, self.scratch.path / "rounds" / f"{number}.parquet")
-        done = index + 1
-        last = done == self.first + self.rounds
-        if last or done % self.params.train.checkpoint_every == 0:
-            atomic_write_json(self.scratch.path / "parts.json", self.parts)
-            state = self.states / number
-            write_state(
-                state,
-                self.model,
-                self.tokenizer,
-                self.updater.optimizer,
-                self.method.gate.state,
-                done,
-                self.method.waiting,
-            )
-            drop_older(self.states, keep=state)
 
     def publish(self) -> None:
         """Assemble the segment and move it to `artifacts/policy/K/`."""
         out = self.out
-        for part in ("model", "state"):
-            shutil.rmtree(out / part, ignore_errors=True)
-        done = self.first + self.rounds
-        gate = self.method.gate.state
-        waiting = self.method.waiting
-        write_parts(out, self.model, self.tokenizer, self.updater.optimizer, gate, done, waiting)
+        if self.ranks.first:
+            for part in ("model", "state"):
+                shutil.rmtree(out / part, ignore_errors=True)
+        write_parts(
+            out,
+            self.model,
+            self.tokenizer,
+            self.updater.optimizer,
+            self.method.gate.state,
+            self.first + self.rounds,
+            self.method.waiting,
+            self.ranks,
+        )
+        if self.ranks.first:
+            self._publish_first()
+
+    def _publish_first(self) -> None:
+        out = self.out
         with guard_disk(out):
             rows = records.read_rounds(self.scratch.path / "rounds", self.first, self.rounds)
             write_table(rows, ROUNDS, out / "rounds.parquet")
@@ -352,14 +423,14 @@ class Segment:
         self.engine.close()
 
 
-def train_segment(params: Params, name: str, observer: Observer) -> None:
-    """Run (or finish) a segment.
+def train_segment(params: Params, name: str, observer: Observer, ranks: Ranks = ALONE) -> None:
+    """Run (or finish) a segment; with several ranks, in every one of them.
 
     Raises:
         HapoError: bad configuration or artifacts, too many unknown rewards, a full disk.
     """
     params.rounds_before(name)
-    segment = Segment(params, name, observer)
+    segment = Segment(params, name, observer, ranks)
     try:
         for index in range(segment.done, segment.first + segment.rounds):
             segment.round(index)
@@ -369,12 +440,23 @@ def train_segment(params: Params, name: str, observer: Observer) -> None:
 
 
 def main() -> None:
-    """The stage's entry point: `python -m pipeline.train --segment K`."""
+    """The stage's entry point: `python -m pipeline.train --segment K`, which starts
+    `compute.processes` of itself, or the same under torchrun."""
     parser = argparse.ArgumentParser(prog="pipeline.train")
     parser.add_argument("--segment", required=True, help="key of `segments` in params.yaml")
     name = parser.parse_args().segment
     params = load_params()
-    run_stage(f"train@{name}", lambda observer: train_segment(params, name, observer))
+    stage, processes = f"train@{name}", params.compute.processes
+    if processes > 1 and not several.is_rank():
+        several.launch(processes, "pipeline.train", "--segment", name)
+        return
+    several.stay_with_launcher()
+    ranks = join(params.compute.device)
+    if ranks.first:
+        run_stage(stage, lambda observer: train_segment(params, name, observer, ranks))
+    else:
+        train_segment(params, name, several.Silent(stage), ranks)
+    ranks.leave()
 
 
 if __name__ == "__main__":
