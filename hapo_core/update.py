@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from hapo_core.coupled import coupled_rows
 from hapo_core.errors import HapoError
 from hapo_core.groups import PlannedGroup
+from hapo_core.laps import Laps
 from hapo_core.loss import (
     Aggregation,
     Objective,
@@ -109,6 +110,7 @@ class Updater:
 
     def __init__(self, model: PreTrainedModel, spec: UpdateSpec, ranks: Ranks = ALONE) -> None:
         self.model, self.spec, self.ranks = model, spec, ranks
+        self.laps = Laps()
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=spec.learning_rate,
@@ -173,7 +175,7 @@ class Updater:
     ) -> list[tuple[TrainRow, torch.Tensor]]:
         """log-probs under pi_old of rows that train, before the first step moves the policy."""
         out: list[tuple[TrainRow, torch.Tensor]] = []
-        with torch.no_grad():
+        with torch.no_grad(), self.laps("log-probs before"):
             for batch in self._passes(rows):
                 if not batch:
                     self._idle_pass()
@@ -212,16 +214,18 @@ class Updater:
             if not batch:
                 self._idle_pass()
                 continue
-            logp, entropies = self._logprobs(batch, objective, with_entropy=True)
-            parts = batch_loss(
-                batch,
-                [scale_of[id(r)] for r in batch],
-                logp,
-                objective,
-                torch.cat([old[id(r)] for r in batch]) if old else None,
-                entropies,
-            )
-            parts.loss.backward()
+            with self.laps("forward"):
+                logp, entropies = self._logprobs(batch, objective, with_entropy=True)
+                parts = batch_loss(
+                    batch,
+                    [scale_of[id(r)] for r in batch],
+                    logp,
+                    objective,
+                    torch.cat([old[id(r)] for r in batch]) if old else None,
+                    entropies,
+                )
+            with self.laps("backward"):
+                parts.loss.backward()
             sums.loss += float(parts.loss.detach())
             sums.teacher += parts.teacher_pull
             sums.policy += parts.policy_pull
@@ -234,7 +238,8 @@ class Updater:
                 len(r.response_ids) for r in batch if r.kind is RowKind.ON_POLICY
             )
         parameters = list(self.model.parameters())
-        self.ranks.sum_gradients(parameters)
+        with self.laps("sum of gradients"):
+            self.ranks.sum_gradients(parameters)
         norm = clip_gradients(parameters, self.spec.max_grad_norm)
         sums.norm += norm
         if not math.isfinite(norm):
@@ -243,7 +248,8 @@ class Updater:
                 where="update",
                 remedy="lower update.learning_rate or use float32; the last round is kept",
             )
-        self.optimizer.step()
+        with self.laps("optimizer"):
+            self.optimizer.step()
         sums.steps += 1
 
     def _coupled(
