@@ -250,6 +250,8 @@ class Updater:
             )
         with self.laps("optimizer"):
             self.optimizer.step()
+        # Rollouts come next: they need the memory.
+        self.optimizer.zero_grad(set_to_none=True)
         sums.steps += 1
 
     def _coupled(

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -57,6 +58,8 @@ def launch(processes: int, module: str, *words: str) -> None:
             where=f"{module} {' '.join(words)}",
             remedy="its message is above; the same command goes on from the last checkpoint",
         ) from None
+    except SignalException as stop:  # the processes have been stopped already
+        raise SystemExit(128 + stop.sigval) from None
 
 
 def stay_with_launcher() -> None:
