@@ -4,8 +4,8 @@
 
 Same model (random weights of real shapes, float32), same prompts, group size, response budget,
 loss, optimizer and threads; every line is a process of its own, after one warm-up. TRL (extra
-`dev`) runs its own `train` loop. Two settings of it are measured: 8 rows a pass, its default, and
-1 row a pass, its leanest. The cases:
+`dev`) runs its own `train` loop. Two settings of it are measured: 8 rows a pass, its default (the
+next smaller number that divides the batch), and 1 row a pass, its leanest. The cases:
 
     (a) rollout   responses of a round, transformers generation on both sides
     (b) update    one optimizer step on a fixed batch of log-normal lengths, and its peak memory
@@ -91,7 +91,7 @@ def measure(case: str, side: str, work: Workload, device: str, clock: str) -> di
     dead = DEAD if case.startswith("sparse") else 0.0
     if not side.startswith("trl"):
         return _measure_ours(case, side, work, dead, device, clock)
-    rows = min(work.rows, 8 if side == "trl-8" else 1)
+    rows = work.rows_of_pass(8 if side == "trl-8" else 1)
     with tempfile.TemporaryDirectory() as folder:
         return _measure_theirs(case, work, dead, rows, Path(folder), device, clock)
 
@@ -167,7 +167,13 @@ def equality(work: Workload, folder: Path, dead_share: float = 0.0) -> dict[str,
 
     losses: list[float] = []
     theirs = Theirs(
-        work, folder, rows=min(8, work.rows), fixed=True, steps=1, dead_share=dead_share, seen=seen
+        work,
+        folder,
+        rows=work.rows_of_pass(8),
+        fixed=True,
+        steps=1,
+        dead_share=dead_share,
+        seen=seen,
     )
     step = theirs.trainer.training_step
 
@@ -219,18 +225,25 @@ def _speeds(found: dict[str, Any]) -> list[float]:
     return [t / s for t, s in zip(found["tokens"], found["seconds"], strict=True)]
 
 
+def workload(name: str, options: argparse.Namespace) -> Workload:
+    """The batch of the command line."""
+    work = (QUICK if options.quick else WORKLOADS)[name]
+    return replace(work, repeats=options.repeats or work.repeats)
+
+
 def table(models: list[str], options: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Measure everything and print it as Markdown, line by line."""
-    threads, quick = options.threads, options.quick
+    threads = options.threads
     say(
         f"Threads {threads}, float32, {options.device}, {options.clock} clock; {_versions()}; "
         f"{_machine()}."
     )
     for name in models:
-        work = (QUICK if quick else WORKLOADS)[name]
+        work = workload(name, options)
         common = ["--models", name, "--device", options.device, "--clock", options.clock]
         equal = _child(["--one", "equality", "both", *common, "--quick"], threads)
-        common += ["--quick"] if quick else []
+        common += ["--quick"] if options.quick else []
+        common += ["--repeats", str(work.repeats)]
         say(
             f"\n**{name}**: {work.groups} groups of {work.size}, update lengths median "
             f"{work.median}, longest {work.longest}; {work.repeats} repeats. Loss differs by "
@@ -288,6 +301,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="tiny batches, by default 0.7M only")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, help="of every line, after one warm-up")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     parser.add_argument("--out", type=Path, help="also append the lines to this file")
     parser.add_argument("--one", nargs=2, metavar=("CASE", "SIDE"), help=argparse.SUPPRESS)
@@ -305,7 +319,7 @@ def main() -> None:
         return
     torch.set_num_threads(options.threads)
     case, side = options.one
-    work = (QUICK if options.quick else WORKLOADS)[options.models[0]]
+    work = workload(options.models[0], options)
     if case == "equality":
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(equality(replace(work, repeats=1), Path(folder))))

@@ -52,6 +52,10 @@ class Workload:
         """Responses of a batch."""
         return self.groups * self.size
 
+    def rows_of_pass(self, most: int) -> int:
+        """The largest number of rows, at most `most`, that divides the batch evenly."""
+        return max(k for k in range(1, most + 1) if self.rows % k == 0)
+
     @property
     def longest(self) -> int:
         """Response budget, tokens."""
@@ -59,8 +63,8 @@ class Workload:
 
 
 WORKLOADS = {
-    "0.7M": Workload("0.7M", 10, 8, 32, 1024, 5, 1),
-    "135M": Workload("135M", 10, 4, 16, 512, 2, 1024),
+    "0.7M": Workload("0.7M", 10, 4, 32, 1024, 5, 1),
+    "135M": Workload("135M", 10, 2, 16, 512, 3, 1024),
 }
 QUICK = {
     "0.7M": Workload("0.7M", 10, 4, 10, 512, 2, 1),
