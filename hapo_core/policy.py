@@ -17,6 +17,7 @@ from transformers import (
 
 from hapo_core.errors import DataError
 from hapo_core.head import ChunkedLogProbs
+from hapo_core.lora import base_of, load_adapters
 from hapo_core.ranks import is_sharded, whole_state
 
 HEAD_CHUNK_ELEMENTS = 32 * 1024 * 1024
@@ -28,9 +29,15 @@ def load_policy(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a Hugging Face causal LM and its tokenizer from a local folder, safetensors only.
 
+    A folder with adapters gives their model with them on it; then only they can train.
+
     Raises:
         DataError: if the folder is no model, or a weight file is missing.
     """
+    if (base := base_of(path)) is not None:
+        model, tokenizer = load_policy(base, dtype, attn_implementation)
+        load_adapters(model, path)
+        return model, tokenizer
     check_model_folder(path)
     try:
         model = AutoModelForCausalLM.from_pretrained(

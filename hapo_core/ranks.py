@@ -72,7 +72,7 @@ class Ranks:
         if self.count == 1:
             return
         for p in parameters:
-            if not isinstance(p, DTensor):
+            if p.requires_grad and not isinstance(p, DTensor):
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
                 dist.all_reduce(p.grad)
 

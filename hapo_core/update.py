@@ -112,7 +112,7 @@ class Updater:
         self.model, self.spec, self.ranks = model, spec, ranks
         self.laps = Laps()
         self.optimizer = torch.optim.AdamW(
-            model.parameters(),
+            [p for p in model.parameters() if p.requires_grad],
             lr=spec.learning_rate,
             betas=spec.betas,
             weight_decay=spec.weight_decay,

@@ -43,7 +43,9 @@ def profile_round(targets: Sequence[str] = ()) -> int:
     (FOLDER / "artifacts/policy").mkdir(parents=True)
     try:
         shutil.copy(PARAMS, FOLDER / PARAMS)
-        for link in (Path("artifacts/data"), previous, Path("build")):
+        # The starting policy too: adapters need the weights that they belong to.
+        base = Path("artifacts/policy/base")
+        for link in dict.fromkeys((Path("artifacts/data"), previous, base, Path("build"))):
             if link.exists():
                 (FOLDER / link).symlink_to(link.resolve())
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "HAPO"))}

@@ -117,6 +117,7 @@ class Segment:
             dtype,
             params.compute.attention,
         )
+        wiring.adapt(params, self.model)
         self.model.to(device)
         if params.update.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
