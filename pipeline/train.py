@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from hapo_core.errors import DataError, HapoError
+from hapo_core.errors import DataError
 from hapo_core.gate import GateState
 from hapo_core.groups import Extras, PlannedGroup, Request, success_rate
 from hapo_core.methods import Phase
@@ -23,7 +23,7 @@ from hapo_core.ranks import ALONE, Ranks, join, shard, whole
 from hapo_core.rollout import Engine
 from hapo_core.schedule import prompts_of_round
 from hapo_core.update import UpdateMetrics, Updater, supervised
-from hapo_core.verify import Verification, VerifierPool, reward_of
+from hapo_core.verify import Verification, VerifierPool
 from pipeline import records, several, waves, wiring
 from pipeline.base import policy_model
 from pipeline.checkpoint import (
@@ -50,9 +50,9 @@ from pipeline.store import (
     record_timing,
     write_manifest,
 )
-from pipeline.tables import GROUPS, ROLLOUTS, ROUNDS, write_table
+from pipeline.tables import ROUNDS, write_table
 from pipeline.trainset import TrainSet, load_trainset
-from pipeline.verifying import Verifying
+from pipeline.verifying import Verifying, refuse_unknown
 from pipeline.waves import Sampled, Waves
 
 T = TypeVar("T")
@@ -136,8 +136,10 @@ class Segment:
             self.parts = dict(read_json(self.scratch.path / "parts.json"))
         self.probe: Probe | None = load_probe(params, DATA)
         asked = [*self.data.prompts.values(), *(self.probe.benchmark.prompts if self.probe else ())]
+        # All ranks generate with the trained model itself; servers answer the first.
+        self.alone = params.rollout.engine != "hf"
         self.engine: Engine = Elsewhere()
-        if self._samples():
+        if ranks.first or not self.alone:
             self.engine = wiring.rollout_engine(
                 params.rollout,
                 params.compute,
@@ -178,11 +180,6 @@ class Segment:
             waiting,
         )
         self.objective = wiring.objective(params)
-
-    def _samples(self) -> bool:
-        """Whether this rank generates: all do with the trained model itself, servers answer the
-        first."""
-        return self.ranks.first or self.params.rollout.engine == "hf"
 
     # --- a round ------------------------------------------------------------------------------
 
@@ -231,8 +228,9 @@ class Segment:
         """Samples and verdicts of all requests, in their order; every rank makes its share."""
         for request in wanted:
             found.open(request.prompt_id)
-        alone = self.params.rollout.engine != "hf"
-        mine = (wanted if self.ranks.first else []) if alone else self.ranks.share(wanted)
+        mine = self.ranks.share(wanted)
+        if self.alone:
+            mine = wanted if self.ranks.first else []
         with Verifying(self.pool, self.data.answers, self.data.rewards) as verifying:
             samples = self._timed("rollout", self._rollout, mine, found, index, verifying)
             pairs = self._timed("verify", self._verify, samples, verifying)
@@ -260,17 +258,7 @@ class Segment:
         own = verifying.of([rollout for _, rollout in samples])
         parts = self.ranks.gather(list(zip(samples, own, strict=True)))
         pairs = [pair for part in parts for pair in part]
-        verdicts = [verdict for _, verdict in pairs]
-        unknown = sum(1 for v in verdicts if reward_of(v.verdict) is None)
-        if unknown > self.params.rewards.max_unknown_share * len(verdicts):
-            example = next(v for v in verdicts if reward_of(v.verdict) is None)
-            raise HapoError(
-                f"{unknown} of {len(verdicts)} rollouts have no known reward "
-                f"({example.verdict.value}: {example.detail or 'no detail'})",
-                where="rewards",
-                remedy="look at the golds and the verifier's limits (rewards.timeout_seconds, "
-                "rewards.max_unknown_share); finished rounds are kept",
-            )
+        refuse_unknown([verdict for _, verdict in pairs], self.params.rewards.max_unknown_share)
         return pairs
 
     def _update(
@@ -311,7 +299,10 @@ class Segment:
     ) -> None:
         number = f"round-{index + 1:05d}"
         if self.ranks.first:
-            self._write_tables(index, number, planned, verdicts, row)
+            with guard_disk(self.out):
+                gate = self.method.gate.state
+                records.write_round(self.out, index, planned, verdicts, gate, self.objective)
+                write_table([row], ROUNDS, self.scratch.path / "rounds" / f"{number}.parquet")
         done = index + 1
         last = done == self.first + self.rounds
         if last or done % self.params.train.checkpoint_every == 0:
@@ -330,27 +321,6 @@ class Segment:
             )
             if self.ranks.first:
                 drop_older(self.states, keep=state)
-
-    def _write_tables(
-        self,
-        index: int,
-        number: str,
-        planned: list[PlannedGroup],
-        verdicts: list[Verification],
-        row: dict[str, object],
-    ) -> None:
-        with guard_disk(self.out):
-            write_table(
-                records.rollout_rows(index, planned, verdicts),
-                ROLLOUTS,
-                self.out / "rollouts" / f"{number}.parquet",
-            )
-            write_table(
-                records.group_rows(index, planned, self.method.gate.state, self.objective),
-                GROUPS,
-                self.out / "groups" / f"{number}.parquet",
-            )
-            write_table([row], ROUNDS, self.scratch.path / "rounds" / f"{number}.parquet")
 
     def publish(self) -> None:
         """Assemble the segment and move it to `artifacts/policy/K/`."""
