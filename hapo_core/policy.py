@@ -17,6 +17,8 @@ from transformers import (
 
 from hapo_core.errors import DataError
 from hapo_core.head import ChunkedLogProbs
+from hapo_core.lora import base_of, load_adapters
+from hapo_core.ranks import is_sharded, whole_state
 
 HEAD_CHUNK_ELEMENTS = 32 * 1024 * 1024
 """Most logits held at once by the log-prob head (float32: 128 MiB)."""
@@ -27,9 +29,15 @@ def load_policy(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a Hugging Face causal LM and its tokenizer from a local folder, safetensors only.
 
+    A folder with adapters gives their model with them on it; then only they can train.
+
     Raises:
         DataError: if the folder is no model, or a weight file is missing.
     """
+    if (base := base_of(path)) is not None:
+        model, tokenizer = load_policy(base, dtype, attn_implementation)
+        load_adapters(model, path)
+        return model, tokenizer
     check_model_folder(path)
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -84,8 +92,11 @@ def check_model_folder(path: Path) -> None:
 
 
 def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
-    """Write model and tokenizer as a Hugging Face folder (safetensors)."""
-    model.save_pretrained(path)
+    """Write model and tokenizer as a Hugging Face folder (safetensors).
+
+    Sharded weights must be whole meanwhile (`hapo_core.ranks.whole`).
+    """
+    model.save_pretrained(path, state_dict=whole_state(model) if is_sharded(model) else None)
     tokenizer.save_pretrained(path)
 
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from hapo_core.coupled import coupled_rows
 from hapo_core.errors import HapoError
 from hapo_core.groups import PlannedGroup
+from hapo_core.laps import Laps
 from hapo_core.loss import (
     Aggregation,
     Objective,
@@ -23,6 +24,7 @@ from hapo_core.loss import (
     row_scales,
 )
 from hapo_core.policy import micro_batches, response_logprobs
+from hapo_core.ranks import ALONE, Ranks, clip_gradients, is_sharded
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,17 @@ def supervised(objective: Objective) -> Objective:
 
 
 class Updater:
-    """Holds the policy and its AdamW optimizer across rounds."""
+    """Holds the policy and its AdamW optimizer across rounds.
 
-    def __init__(self, model: PreTrainedModel, spec: UpdateSpec) -> None:
-        self.model, self.spec = model, spec
+    With several ranks every one is given the whole round; each takes its share of the rows, the
+    gradients are summed, and all make the same steps and return the same metrics.
+    """
+
+    def __init__(self, model: PreTrainedModel, spec: UpdateSpec, ranks: Ranks = ALONE) -> None:
+        self.model, self.spec, self.ranks = model, spec, ranks
+        self.laps = Laps()
         self.optimizer = torch.optim.AdamW(
-            model.parameters(),
+            [p for p in model.parameters() if p.requires_grad],
             lr=spec.learning_rate,
             betas=spec.betas,
             weight_decay=spec.weight_decay,
@@ -136,12 +143,16 @@ class Updater:
         self.model.train()
         old: dict[int, torch.Tensor] = {}
         if several:
-            old = {id(r): o for rows in slices for r, o in self._old(rows, objective)}
+            # Scores belong to whole groups: every rank needs all of them.
+            scored = objective.surrogate is Surrogate.SCORE
+            share = _by_length if scored else self._own
+            for rows in slices:
+                old |= {id(r): o for r, o in self._old(share(_alive(rows, objective)), objective)}
         for _ in range(self.spec.epochs):
             for rows in slices:
                 self._step(rows, objective, max_tokens, old, sums)
         self.model.eval()
-        return _metrics(sums)
+        return _metrics(_together(self.ranks.gather(sums)))
 
     def supervise(
         self,
@@ -157,7 +168,7 @@ class Updater:
         self.model.train()
         self._step(rows, objective, max_tokens, {}, sums)
         self.model.eval()
-        return _metrics(sums)
+        return _metrics(_together(self.ranks.gather(sums)))
 
     def gradient(
         self,
@@ -189,11 +200,13 @@ class Updater:
     def _old(
         self, rows: Sequence[TrainRow], objective: Objective
     ) -> list[tuple[TrainRow, torch.Tensor]]:
-        """log-probs under pi_old of the rows that train, before the first step moves the policy."""
+        """log-probs under pi_old of rows that train, before the first step moves the policy."""
         out: list[tuple[TrainRow, torch.Tensor]] = []
-        alive = [r for r in rows if r.trains(objective)]
-        with torch.no_grad():
-            for batch in self._micro_batches(alive):
+        with torch.no_grad(), self.laps("log-probs before"):
+            for batch in self._passes(rows):
+                if not batch:
+                    self._idle_pass()
+                    continue
                 logp, _ = self._logprobs(batch, objective, with_entropy=False)
                 parts = logp.split([len(r.response_ids) for r in batch])
                 out.extend(zip(batch, parts, strict=True))
@@ -211,15 +224,21 @@ class Updater:
             # No signal, no step: momentum of earlier rounds must not move the policy on its own.
             sums.skipped += 1
             return
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.max_grad_norm)
-        sums.norm += float(norm)
-        if not math.isfinite(float(norm)):
+        parameters = list(self.model.parameters())
+        with self.laps("sum of gradients"):
+            self.ranks.sum_gradients(parameters)
+        norm = clip_gradients(parameters, self.spec.max_grad_norm)
+        sums.norm += norm
+        if not math.isfinite(norm):
             raise HapoError(
-                f"the gradient norm is {float(norm)}; the step was not taken",
+                f"the gradient norm is {norm}; the step was not taken",
                 where="update",
                 remedy="lower update.learning_rate or use float32; the last round is kept",
             )
-        self.optimizer.step()
+        with self.laps("optimizer"):
+            self.optimizer.step()
+        # Rollouts come next: they need the memory.
+        self.optimizer.zero_grad(set_to_none=True)
         sums.steps += 1
 
     def _accumulate(
@@ -239,21 +258,26 @@ class Updater:
                 rows, row_scales(rows, objective.aggregation, max_tokens), strict=True
             )
         }
-        alive = [r for r in rows if r.trains(objective)]
+        alive = _alive(rows, objective)
         if not alive:
             return False
         self.optimizer.zero_grad(set_to_none=True)
-        for batch in self._micro_batches(alive):
-            logp, entropies = self._logprobs(batch, objective, with_entropy=True)
-            parts = batch_loss(
-                batch,
-                [scale_of[id(r)] for r in batch],
-                logp,
-                objective,
-                torch.cat([old[id(r)] for r in batch]) if old else None,
-                entropies,
-            )
-            parts.loss.backward()
+        for batch in self._passes(self._own(alive)):
+            if not batch:
+                self._idle_pass()
+                continue
+            with self.laps("forward"):
+                logp, entropies = self._logprobs(batch, objective, with_entropy=True)
+                parts = batch_loss(
+                    batch,
+                    [scale_of[id(r)] for r in batch],
+                    logp,
+                    objective,
+                    torch.cat([old[id(r)] for r in batch]) if old else None,
+                    entropies,
+                )
+            with self.laps("backward"):
+                parts.loss.backward()
             sums.loss += float(parts.loss.detach())
             sums.teacher += parts.teacher_pull
             sums.policy += parts.policy_pull
@@ -274,7 +298,7 @@ class Updater:
         `old` for these rows. Without `old` the policy has not moved and all scores are 0."""
         scores: dict[int, float] = {}
         if old:
-            for row, now in self._old(rows, objective):
+            for row, now in self._old(_alive(rows, objective), objective):
                 scores[id(row)] = float((now - old[id(row)]).double().mean())
         weighed = coupled_rows(
             rows, [scores.get(id(row), 0.0) for row in rows], objective.score_tau
@@ -282,12 +306,25 @@ class Updater:
         pairs = zip(rows, weighed, strict=True)
         return weighed, {id(new): old[id(row)] for row, new in pairs if id(row) in old}
 
-    def _micro_batches(self, rows: Sequence[TrainRow]) -> list[list[TrainRow]]:
+    def _own(self, rows: Sequence[TrainRow]) -> list[TrainRow]:
+        """This rank's rows, dealt by length so that all ranks have alike work."""
+        return self.ranks.share(_by_length(rows))
+
+    def _passes(self, rows: Sequence[TrainRow]) -> list[list[TrainRow]]:
+        """Micro-batches. With sharded weights every rank has to make as many passes as the
+        others: empty ones make up the number."""
         lengths = [len(r.prompt_ids) + len(r.response_ids) for r in rows]
-        return [
-            [rows[i] for i in batch]
-            for batch in micro_batches(lengths, self.spec.micro_batch_tokens)
-        ]
+        indices = micro_batches(lengths, self.spec.micro_batch_tokens)
+        passes = [[rows[i] for i in batch] for batch in indices]
+        if is_sharded(self.model):
+            passes += [[]] * (max(self.ranks.gather(len(passes))) - len(passes))
+        return passes
+
+    def _idle_pass(self) -> None:
+        """A pass whose gradient is zero."""
+        logp, _ = response_logprobs(self.model, [((0,), (0,))])
+        if logp.requires_grad:
+            (0.0 * logp.sum()).backward()
 
     def _logprobs(
         self, batch: Sequence[TrainRow], objective: Objective, with_entropy: bool
@@ -302,6 +339,15 @@ class Updater:
             )
 
 
+def _alive(rows: Sequence[TrainRow], objective: Objective) -> list[TrainRow]:
+    return [r for r in rows if r.trains(objective)]
+
+
+def _by_length(rows: Sequence[TrainRow]) -> list[TrainRow]:
+    """Longest first, otherwise in their order."""
+    return sorted(rows, key=lambda r: -len(r.prompt_ids) - len(r.response_ids))
+
+
 def _slices(
     planned: Sequence[PlannedGroup], count: int, beside: Sequence[TrainRow]
 ) -> list[list[TrainRow]]:
@@ -314,6 +360,22 @@ def _slices(
         [*(row for group in planned[a:b] for row in group.rows), *beside[c:d]]
         for (a, b), (c, d) in zip(bounds(len(planned)), bounds(len(beside)), strict=True)
     ]
+
+
+def _together(parts: Sequence[_Sums]) -> _Sums:
+    """The sums of all ranks; norm and steps are those of each."""
+    whole = parts[0]
+    for part in parts[1:]:
+        whole.loss += part.loss
+        whole.teacher += part.teacher
+        whole.policy += part.policy
+        whole.entropy += part.entropy
+        whole.policy_tokens += part.policy_tokens
+        whole.mismatch += part.mismatch
+        whole.mismatch_max = max(whole.mismatch_max, part.mismatch_max)
+        whole.mismatch_tokens += part.mismatch_tokens
+        whole.tokens += part.tokens
+    return whole
 
 
 def _metrics(sums: _Sums) -> UpdateMetrics:

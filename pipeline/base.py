@@ -6,6 +6,7 @@ import importlib.util
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -254,6 +255,9 @@ def _take_over(base: PretrainedBase, out: Path) -> None:
     path = pretrained_path(base)
     check_model_folder(path)
     files = sorted(p for p in path.iterdir() if p.is_file())
+    if base.context is not None or base.rope_theta is not None:
+        _copy_changed(files, base, out / "model")
+        return
     facts = {
         "path": str(path),
         "hub": base.hub,
@@ -262,6 +266,21 @@ def _take_over(base: PretrainedBase, out: Path) -> None:
         "bytes": {p.name: p.stat().st_size for p in files},
     }
     atomic_write_json(out / "reference.json", facts)
+
+
+def _copy_changed(files: Sequence[Path], base: PretrainedBase, out: Path) -> None:
+    """A copy of the model with another context or rotary base."""
+    with guard_disk(out, needed=sum(f.stat().st_size for f in files)):
+        out.mkdir()
+        for file in files:
+            shutil.copyfile(file, out / file.name)
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    if base.context is not None:
+        config["max_position_embeddings"] = base.context
+    if base.rope_theta is not None:
+        inner = config.get("rope_parameters")  # where transformers 5 writes it
+        (config if inner is None else inner)["rope_theta"] = base.rope_theta
+    atomic_write_json(out / "config.json", config)
 
 
 def _dequantise(base: PretrainedBase, out: Path) -> None:

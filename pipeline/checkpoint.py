@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hapo_core.errors import DataError
 from hapo_core.gate import GateState, Posterior
 from hapo_core.policy import save_policy
+from hapo_core.ranks import ALONE, Ranks, gathered, like, whole
 from pipeline.store import (
     atomic_write_json,
     check_manifest,
@@ -28,17 +29,29 @@ from pipeline.tables import POSTERIORS, read_table, write_table
 KIND = "training-state"
 
 
-def save_optimizer(model: PreTrainedModel, optimizer: torch.optim.AdamW, path: Path) -> None:
-    """AdamW's moments by parameter name, as safetensors; parameters never stepped are left out."""
+def moments(
+    model: PreTrainedModel, optimizer: torch.optim.AdamW, keep: bool = True
+) -> dict[str, torch.Tensor]:
+    """AdamW's moments by parameter name, whole; parameters never stepped are left out.
+
+    Sharded ones are gathered, so every rank must ask; only those that `keep` hold the result.
+    """
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{name}|{key}"] = value.detach().cpu().contiguous()
-    save_file(tensors, path)
+            full = gathered(value.detach())
+            if keep:
+                tensors[f"{name}|{key}"] = full.cpu().contiguous()
+    return tensors
+
+
+def save_optimizer(model: PreTrainedModel, optimizer: torch.optim.AdamW, path: Path) -> None:
+    """Write `moments` as safetensors."""
+    save_file(moments(model, optimizer), path)
 
 
 def load_optimizer(model: PreTrainedModel, optimizer: torch.optim.AdamW, path: Path) -> None:
-    """Restore what `save_optimizer` wrote.
+    """Restore what `save_optimizer` wrote, sharded as the parameters are.
 
     Raises:
         DataError: unreadable file, or the state of another model.
@@ -52,9 +65,10 @@ def load_optimizer(model: PreTrainedModel, optimizer: torch.optim.AdamW, path: P
         name, key = full.rsplit("|", 1)
         if name not in parameters:
             raise DataError(f"optimizer state for an unknown parameter {name!r}", where=str(path))
+        parameter = parameters[name]
         # AdamW keeps its step counter on the CPU.
-        device = "cpu" if key == "step" else parameters[name].device
-        optimizer.state[parameters[name]][key] = tensor.to(device)
+        placed = tensor if key == "step" else like(tensor, parameter)
+        optimizer.state[parameter][key] = placed
 
 
 def posterior_rows(state: GateState) -> list[dict[str, object]]:
@@ -87,25 +101,34 @@ def write_parts(
     state: GateState,
     rounds_done: int,
     waiting: Sequence[str] = (),
+    ranks: Ranks = ALONE,
 ) -> None:
     """`model/`, `state/` and `posteriors.parquet`, the same in a resume point and in a segment.
 
-    `waiting`: the prompts that the method remembers (`Method.waiting`), in order.
+    The format knows nothing of ranks: any number of processes can go on from it.
+
+    Args:
+        waiting: the prompts that the method remembers (`Method.waiting`), in order.
+        ranks: all must call; the first writes.
     """
-    with guard_disk(folder):
-        (folder / "state").mkdir(parents=True)
-        save_policy(model, tokenizer, folder / "model")
-        save_optimizer(model, optimizer, folder / "state" / "optimizer.safetensors")
-        write_table(posterior_rows(state), POSTERIORS, folder / "posteriors.parquet")
-        atomic_write_json(
-            folder / "state" / "counters.json",
-            {
-                "rounds": rounds_done,
-                "gamma": state.gamma,
-                "mean_success": state.mean_success,
-                "waiting": list(waiting),
-            },
-        )
+    tensors = moments(model, optimizer, keep=ranks.first)
+    with whole(model):
+        if ranks.first:
+            with guard_disk(folder):
+                (folder / "state").mkdir(parents=True)
+                save_policy(model, tokenizer, folder / "model")
+                save_file(tensors, folder / "state" / "optimizer.safetensors")
+                write_table(posterior_rows(state), POSTERIORS, folder / "posteriors.parquet")
+                atomic_write_json(
+                    folder / "state" / "counters.json",
+                    {
+                        "rounds": rounds_done,
+                        "gamma": state.gamma,
+                        "mean_success": state.mean_success,
+                        "waiting": list(waiting),
+                    },
+                )
+        ranks.wait()
 
 
 def write_state(
@@ -116,14 +139,18 @@ def write_state(
     state: GateState,
     rounds_done: int,
     waiting: Sequence[str] = (),
+    ranks: Ranks = ALONE,
 ) -> None:
-    """Write `folder` aside and rename it into place, manifest last."""
+    """Write `folder` aside and rename it into place, manifest last; see `write_parts`."""
     aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    write_parts(aside, model, tokenizer, optimizer, state, rounds_done, waiting)
-    write_manifest(aside, KIND, {"rounds": rounds_done})
-    aside.rename(folder)
-    fsync_folder(folder.parent)
+    if ranks.first:
+        shutil.rmtree(aside, ignore_errors=True)
+    write_parts(aside, model, tokenizer, optimizer, state, rounds_done, waiting, ranks)
+    if ranks.first:
+        write_manifest(aside, KIND, {"rounds": rounds_done})
+        aside.rename(folder)
+        fsync_folder(folder.parent)
+    ranks.wait()
 
 
 def read_gate_state(folder: Path) -> tuple[GateState, int]:

@@ -13,7 +13,7 @@ from hapo_core.methods import Phase
 from hapo_core.update import UpdateMetrics, supervised
 from hapo_core.verify import Verdict, Verification
 from pipeline.config import Params
-from pipeline.tables import ROUNDS, read_table
+from pipeline.tables import GROUPS, ROLLOUTS, ROUNDS, read_table, write_table
 from pipeline.wiring import update_spec
 
 Row = dict[str, object]
@@ -193,6 +193,21 @@ def round_row(
         "mismatch_max": metrics.mismatch_max,
         **{f"verdict_{v.value}": counts[v.value] for v in Verdict},
     }
+
+
+def write_round(
+    out: Path,
+    index: int,
+    planned: Sequence[PlannedGroup],
+    verdicts: Sequence[Verification],
+    state: GateState,
+    objective: Objective,
+) -> None:
+    """The tables `rollouts/` and `groups/` of one round, in a segment's folder."""
+    name = f"round-{index + 1:05d}.parquet"
+    rollouts = rollout_rows(index, planned, verdicts)
+    write_table(rollouts, ROLLOUTS, out / "rollouts" / name)
+    write_table(group_rows(index, planned, state, objective), GROUPS, out / "groups" / name)
 
 
 def read_rounds(folder: Path, first: int, count: int) -> list[Row]:

@@ -267,8 +267,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("targets", nargs="*", help="stages, e.g. train@2; default: everything")
     parser.add_argument("--no-server", action="store_true", help="without Prefect")
     parser.add_argument("--force-stage", metavar="NAME", help="run this stage in any case")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check data, engine and disk, show the plan; no run"
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="say where the time of one round goes; keep nothing"
+    )
     parser.set_defaults(command=_command)
 
 
 def _command(options: argparse.Namespace) -> int:
+    if options.dry_run or options.profile:
+        os.chdir(find_root())
+        if options.profile:
+            from pipeline.round_profile import profile_round
+
+            return profile_round(options.targets)
+        from pipeline.dry_run import dry_run
+
+        return 0 if dry_run(options.targets) else 1
     return run(options.targets, with_server=not options.no_server, force_stage=options.force_stage)

@@ -15,15 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from hapo_core.errors import DataError, HapoError
+from hapo_core.errors import DataError
 from hapo_core.gate import GateState
 from hapo_core.groups import Extras, PlannedGroup, Request, success_rate
 from hapo_core.methods import Phase
 from hapo_core.policy import load_policy
+from hapo_core.ranks import ALONE, Ranks, join, shard, whole
+from hapo_core.rollout import Engine
 from hapo_core.schedule import prompts_of_round
 from hapo_core.update import UpdateMetrics, Updater, supervised
-from hapo_core.verify import Verification, VerifierPool, reward_of
-from pipeline import records, waves, wiring
+from hapo_core.verify import Verification, VerifierPool
+from pipeline import records, several, waves, wiring
 from pipeline.base import policy_model
 from pipeline.checkpoint import (
     drop_older,
@@ -38,6 +40,7 @@ from pipeline.config import Params, load_params
 from pipeline.difficulty import within_band
 from pipeline.measure import Probe, load_probe
 from pipeline.observe import Observer, run_stage, stage_main
+from pipeline.several import Elsewhere
 from pipeline.store import (
     Scratch,
     atomic_write_json,
@@ -48,9 +51,9 @@ from pipeline.store import (
     record_timing,
     write_manifest,
 )
-from pipeline.tables import GROUPS, ROLLOUTS, ROUNDS, write_table
+from pipeline.tables import ROUNDS, write_table
 from pipeline.trainset import TrainSet, load_trainset, opened_thought
-from pipeline.verifying import Verifying
+from pipeline.verifying import Verifying, refuse_unknown
 from pipeline.waves import Sampled, Waves
 
 T = TypeVar("T")
@@ -79,49 +82,52 @@ class Segment:
         params: the checked configuration.
         name: the segment's key.
         observer: tasks, progress and log lines go there.
+        ranks: the processes that train together. All hold the same round; rollouts, verification
+            and the passes of the update are shared, the first writes and reports.
     """
 
-    def __init__(self, params: Params, name: str, observer: Observer) -> None:
+    def __init__(self, params: Params, name: str, observer: Observer, ranks: Ranks = ALONE) -> None:
         spec = params.segments[name]
-        self.params, self.name, self.observer = params, name, observer
+        self.params, self.name, self.observer, self.ranks = params, name, observer, ranks
         self.first = params.rounds_before(name)
         self.rounds, self.spec = spec.rounds, spec
         previous = POLICIES / spec.prev
         check_manifest(previous)
         subset = {key: getattr(params, key) for key in READS} | {"segment": spec}
+        # Another number of processes goes on where this one stopped.
+        subset["compute"] = params.compute.model_copy(update={"processes": 1, "shard": False})
         self.scratch = Scratch(f"train@{name}", inputs_hash(subset, [DATA, previous]))
-        self.scratch.discard_others()
-        Scratch.settle(f"train@{name}")
+        if ranks.first:
+            self.scratch.discard_others()
+            Scratch.settle(f"train@{name}")
         self.out = self.scratch.path / "out"
         self.states = self.scratch.path / "states"
         self.parts: dict[str, float] = {}
         self._open(previous, first_segment=spec.prev == "base")
 
     def _open(self, previous: Path, first_segment: bool) -> None:
-        params = self.params
+        params, ranks = self.params, self.ranks
         device, dtype = wiring.prepare_compute(params.compute)
         self.data: TrainSet = load_trainset(DATA)
-        self.states.mkdir(parents=True, exist_ok=True)
-        resumed = newest_state(self.states)
+        if ranks.first:
+            self.states.mkdir(parents=True, exist_ok=True)
+        resumed = ranks.from_first(lambda: newest_state(self.states))
         source = resumed or previous
         self.model, self.tokenizer = load_policy(
             source / "model" if resumed else policy_model(previous),
             dtype,
             params.compute.attention,
         )
+        wiring.adapt(params, self.model)
         self.model.to(device)
         opening = opened_thought(self.tokenizer, self.data.prompts.values())
         self.data = replace(self.data, opening=opening)
         if params.update.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.updater = Updater(self.model, wiring.update_spec(params))
         state, self.done, waiting = GateState(), self.first, list[str]()
         if resumed or not first_segment:
             state, self.done = read_gate_state(source)
             waiting = read_waiting(source)
-            load_optimizer(
-                self.model, self.updater.optimizer, source / "state" / "optimizer.safetensors"
-            )
         if not self.first <= self.done <= self.first + self.rounds:
             raise DataError(
                 f"the state has {self.done} rounds, the segment starts after {self.first}",
@@ -136,27 +142,41 @@ class Segment:
             self._count(row)
         self.probe: Probe | None = load_probe(params, DATA)
         asked = [*self.data.prompts.values(), *(self.probe.benchmark.prompts if self.probe else ())]
-        self.engine = wiring.rollout_engine(
-            params.rollout,
-            params.compute,
-            self.model,
-            self.tokenizer,
-            stage=f"train@{self.name}",
-            context=max(len(p.token_ids) for p in asked) + params.rollout.max_tokens,
-            tell=self.observer.log,
-        )
+        # All ranks generate with the trained model itself; servers answer the first.
+        self.alone = params.rollout.engine != "hf"
+        self.engine: Engine = Elsewhere()
+        if ranks.first or not self.alone:
+            self.engine = wiring.rollout_engine(
+                params.rollout,
+                params.compute,
+                self.model,
+                self.tokenizer,
+                stage=f"train@{self.name}",
+                context=max(len(p.token_ids) for p in asked) + params.rollout.max_tokens,
+                tell=self.observer.log,
+            )
         self.pool = VerifierPool(wiring.verifier_settings(params.rewards))
         if params.train.difficulty is not None:
-            self.data = within_band(
-                params,
-                params.train.difficulty,
-                self.data,
-                self.engine,
-                self.pool,
-                self.out,
-                None if first_segment else previous,
-                self.scratch.path,
-                self.observer,
+            band, start = params.train.difficulty, None if first_segment else previous
+            self.data = ranks.from_first(
+                lambda: within_band(
+                    params,
+                    band,
+                    self.data,
+                    self.engine,
+                    self.pool,
+                    self.out,
+                    start,
+                    self.scratch.path,
+                    self.observer,
+                )
+            )
+        if params.compute.shard and ranks.count > 1:
+            shard(self.model, ranks)
+        self.updater = Updater(self.model, wiring.update_spec(params), ranks)
+        if resumed or not first_segment:
+            load_optimizer(
+                self.model, self.updater.optimizer, source / "state" / "optimizer.safetensors"
             )
         self.method = wiring.method(
             params,
@@ -217,16 +237,29 @@ class Segment:
             found.open(prompt_id)
         size = self.params.rollout.group_size
         while wanted := self.method.wants(list(found.groups.values()), size, index):
-            with Verifying(self.pool, data.answers, data.rewards, data.opening) as verifying:
-                samples = self._timed("rollout", self._rollout, wanted, found, index, verifying)
-                found.add(samples, self._timed("verify", self._verify, samples, verifying))
+            with whole(self.model):
+                pairs = self._wave(wanted, found, index)
+            found.add([sample for sample, _ in pairs], [verdict for _, verdict in pairs])
         return found
+
+    def _wave(
+        self, wanted: list[Request], found: Waves, index: int
+    ) -> list[tuple[Sampled, Verification]]:
+        """Samples and verdicts of all requests, in their order; every rank makes its share."""
+        for request in wanted:
+            found.open(request.prompt_id)
+        data, mine = self.data, self.ranks.share(wanted)
+        if self.alone:
+            mine = wanted if self.ranks.first else []
+        with Verifying(self.pool, data.answers, data.rewards, data.opening) as verifying:
+            samples = self._timed("rollout", self._rollout, mine, found, index, verifying)
+            pairs = self._timed("verify", self._verify, samples, verifying)
+        order = {request: k for k, request in enumerate(wanted)}
+        return sorted(pairs, key=lambda pair: order[pair[0][0]])
 
     def _rollout(
         self, wanted: list[Request], found: Waves, index: int, verifying: Verifying
     ) -> list[Sampled]:
-        for request in wanted:
-            found.open(request.prompt_id)
         return waves.sample(
             wanted,
             found,
@@ -238,19 +271,15 @@ class Segment:
             verifying.put,
         )
 
-    def _verify(self, samples: list[Sampled], verifying: Verifying) -> list[Verification]:
-        verdicts = verifying.of([rollout for _, rollout in samples])
-        unknown = sum(1 for v in verdicts if reward_of(v.verdict) is None)
-        if unknown > self.params.rewards.max_unknown_share * len(verdicts):
-            example = next(v for v in verdicts if reward_of(v.verdict) is None)
-            raise HapoError(
-                f"{unknown} of {len(verdicts)} rollouts have no known reward "
-                f"({example.verdict.value}: {example.detail or 'no detail'})",
-                where="rewards",
-                remedy="look at the golds and the verifier's limits (rewards.timeout_seconds, "
-                "rewards.max_unknown_share); finished rounds are kept",
-            )
-        return verdicts
+    def _verify(
+        self, samples: list[Sampled], verifying: Verifying
+    ) -> list[tuple[Sampled, Verification]]:
+        """The samples of all ranks with their verdicts."""
+        own = verifying.of([rollout for _, rollout in samples])
+        parts = self.ranks.gather(list(zip(samples, own, strict=True)))
+        pairs = [pair for part in parts for pair in part]
+        refuse_unknown([verdict for _, verdict in pairs], self.params.rewards.max_unknown_share)
+        return pairs
 
     def _update(
         self, planned: list[PlannedGroup], extras: Extras, phase: Phase, index: int
@@ -272,9 +301,12 @@ class Segment:
     def _probe(self, index: int) -> dict[str, object]:
         if self.probe is None or (index + 1) % self.params.train.probe_every:
             return {}
-        return self._timed(
-            "probe", self.probe.measure, self.engine, self.pool, self.data.opening, direct=True
-        )
+        with whole(self.model):
+            return self.ranks.from_first(lambda: self._timed("probe", self._measure, direct=True))
+
+    def _measure(self) -> dict[str, object]:
+        assert self.probe is not None
+        return self.probe.measure(self.engine, self.pool, self.data.opening)
 
     # --- what stays ---------------------------------------------------------------------------
 
@@ -286,22 +318,16 @@ class Segment:
         row: dict[str, object],
     ) -> None:
         number = f"round-{index + 1:05d}"
-        with guard_disk(self.out):
-            write_table(
-                records.rollout_rows(index, planned, verdicts),
-                ROLLOUTS,
-                self.out / "rollouts" / f"{number}.parquet",
-            )
-            write_table(
-                records.group_rows(index, planned, self.method.gate.state, self.objective),
-                GROUPS,
-                self.out / "groups" / f"{number}.parquet",
-            )
-            write_table([row], ROUNDS, self.scratch.path / "rounds" / f"{number}.parquet")
+        if self.ranks.first:
+            with guard_disk(self.out):
+                gate = self.method.gate.state
+                records.write_round(self.out, index, planned, verdicts, gate, self.objective)
+                write_table([row], ROUNDS, self.scratch.path / "rounds" / f"{number}.parquet")
         self._count(row)
         self.done = done = index + 1
         if self.ended or done % self.params.train.checkpoint_every == 0:
-            atomic_write_json(self.scratch.path / "parts.json", self.parts)
+            if self.ranks.first:
+                atomic_write_json(self.scratch.path / "parts.json", self.parts)
             state = self.states / number
             write_state(
                 state,
@@ -311,17 +337,32 @@ class Segment:
                 self.method.gate.state,
                 done,
                 self.method.waiting,
+                self.ranks,
             )
-            drop_older(self.states, keep=state)
+            if self.ranks.first:
+                drop_older(self.states, keep=state)
 
     def publish(self) -> None:
         """Assemble the segment and move it to `artifacts/policy/K/`."""
         out = self.out
-        for part in ("model", "state"):
-            shutil.rmtree(out / part, ignore_errors=True)
-        done, gate = self.done, self.method.gate.state
-        waiting = self.method.waiting
-        write_parts(out, self.model, self.tokenizer, self.updater.optimizer, gate, done, waiting)
+        if self.ranks.first:
+            for part in ("model", "state"):
+                shutil.rmtree(out / part, ignore_errors=True)
+        write_parts(
+            out,
+            self.model,
+            self.tokenizer,
+            self.updater.optimizer,
+            self.method.gate.state,
+            self.done,
+            self.method.waiting,
+            self.ranks,
+        )
+        if self.ranks.first:
+            self._publish_first()
+
+    def _publish_first(self) -> None:
+        out = self.out
         with guard_disk(out):
             rows = self._finished_rows()
             write_table(rows, ROUNDS, out / "rounds.parquet")
@@ -332,7 +373,7 @@ class Segment:
                 "segment": self.name,
                 "method": self.params.method,
                 "seed": self.params.seed,
-                "rounds": [self.first, done],
+                "rounds": [self.first, self.done],
             },
         )
         self.observer.table_artifact(
@@ -373,14 +414,14 @@ class Segment:
         self.engine.close()
 
 
-def train_segment(params: Params, name: str, observer: Observer) -> None:
-    """Run (or finish) a segment.
+def train_segment(params: Params, name: str, observer: Observer, ranks: Ranks = ALONE) -> None:
+    """Run (or finish) a segment; with several ranks, in every one of them.
 
     Raises:
         HapoError: bad configuration or artifacts, too many unknown rewards, a full disk.
     """
     params.rounds_before(name)
-    segment = Segment(params, name, observer)
+    segment = Segment(params, name, observer, ranks)
     try:
         while not segment.ended:
             segment.round(segment.done)
@@ -390,12 +431,23 @@ def train_segment(params: Params, name: str, observer: Observer) -> None:
 
 
 def main() -> None:
-    """The stage's entry point: `python -m pipeline.train --segment K`."""
+    """The stage's entry point: `python -m pipeline.train --segment K`, which starts
+    `compute.processes` of itself, or the same under torchrun."""
     parser = argparse.ArgumentParser(prog="pipeline.train")
     parser.add_argument("--segment", required=True, help="key of `segments` in params.yaml")
     name = parser.parse_args().segment
     params = load_params()
-    run_stage(f"train@{name}", lambda observer: train_segment(params, name, observer))
+    stage, processes = f"train@{name}", params.compute.processes
+    if processes > 1 and not several.is_rank():
+        several.launch(processes, "pipeline.train", "--segment", name)
+        return
+    several.stay_with_launcher()
+    ranks = join(params.compute.device)
+    if ranks.first:
+        run_stage(stage, lambda observer: train_segment(params, name, observer, ranks))
+    else:
+        train_segment(params, name, several.Silent(stage), ranks)
+    ranks.leave()
 
 
 if __name__ == "__main__":

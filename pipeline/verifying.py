@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
+from hapo_core.errors import HapoError
 from hapo_core.rollout import Rollout
-from hapo_core.verify import Verification, VerifierPool
+from hapo_core.verify import Verification, VerifierPool, reward_of
 from pipeline.trainset import verify_jobs
 
 
@@ -72,3 +73,24 @@ class Verifying:
     def _arriving(self) -> Iterator[Rollout]:
         while (rollout := self._given.get()) is not None:
             yield rollout
+
+
+def refuse_unknown(verdicts: Sequence[Verification], most: float) -> None:
+    """Stop a round whose rewards are not known.
+
+    Args:
+        most: largest share of verdicts without a reward.
+
+    Raises:
+        HapoError: it is exceeded.
+    """
+    unknown = [v for v in verdicts if reward_of(v.verdict) is None]
+    if len(unknown) > most * len(verdicts):
+        example = unknown[0]
+        raise HapoError(
+            f"{len(unknown)} of {len(verdicts)} rollouts have no known reward "
+            f"({example.verdict.value}: {example.detail or 'no detail'})",
+            where="rewards",
+            remedy="look at the golds and the verifier's limits (rewards.timeout_seconds, "
+            "rewards.max_unknown_share); finished rounds are kept",
+        )

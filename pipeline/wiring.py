@@ -271,6 +271,25 @@ def update_spec(params: c.Params) -> UpdateSpec:
     )
 
 
+def adapt(params: c.Params, model: PreTrainedModel) -> None:
+    """Put the configured adapters on a policy that has none yet.
+
+    Raises:
+        ConfigError: the policy has adapters, but the configuration trains all weights.
+    """
+    from hapo_core.lora import LoraSpec, add_adapters, has_adapters
+
+    choice = params.update.lora
+    if choice is None and has_adapters(model):
+        raise ConfigError(
+            "the policy consists of adapters, and without update.lora all weights would train",
+            where="update.lora",
+            remedy="keep update.lora in all segments of a chain",
+        )
+    if choice is not None and not has_adapters(model):
+        add_adapters(model, LoraSpec(choice.rank, choice.alpha, choice.targets), params.seed)
+
+
 def training_sampling(params: c.Params) -> Sampling:
     """How a round's rollouts are drawn."""
     from hapo_core.rollout import Sampling

@@ -266,3 +266,24 @@ def test_other_methods_run(real: Project, tmp_path: Path) -> None:
         assert (rounds.phase == "sft").sum() == supervised
         assert (rounds.rollouts > 0).sum() == 3 - supervised
         assert rounds.injected_groups.sum() == (18 if method == "luffy" else 0)
+
+
+def test_a_dry_run_of_a_finished_project_has_nothing_to_do(real: Project) -> None:
+    done = real.hapo("run", "--dry-run")
+    assert "nothing to run" in done.stdout and "0 problem(s)" in done.stdout
+
+
+def test_a_profile_says_where_a_round_goes_and_leaves_nothing(
+    real: Project, tmp_path: Path
+) -> None:
+    project = _another(real, tmp_path)
+    before = _hashes(project.path / "artifacts")
+    done = project.hapo("run", "--profile", "train@2")
+    table = done.stdout[done.stdout.index("one round of segment 2") :].splitlines()
+    total = float(table[0].split(":")[1].split()[0])
+    seconds = {line[2:26].strip(): float(line[26:].split()[0]) for line in table[1:]}
+    for part in ("generate", "wait for verdicts", "forward", "backward", "optimizer", "disk"):
+        assert seconds[part] > 0
+    assert sum(seconds.values()) == pytest.approx(total, abs=0.02)
+    assert _hashes(project.path / "artifacts") == before
+    assert not (project.path / ".hapo/profile").exists()

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hapo_core.draws import Purpose, seed32
 from hapo_core.errors import ConfigError, HapoError
+from hapo_core.laps import Laps
 from hapo_core.rollout.hf import stop_ids
 from hapo_core.rollout.protocol import Finish, Prompt, Rollout, Sampling
 from hapo_core.rollout.vllm_guard import (
@@ -130,6 +131,7 @@ class VLLMEngine:
         self._moved = True
         self._known: tuple[list[Sequence_], torch.Tensor] | None = None
         self.checks: list[Check] = []
+        self.laps = Laps()
         if settings.urls:
             self._servers = [_Server(k, Client(url)) for k, url in enumerate(settings.urls)]
         else:
@@ -155,7 +157,8 @@ class VLLMEngine:
         if not prompts:
             return
         self.synchronise()
-        self._guard(prompts, sampling.temperature)
+        with self.laps("guard"):
+            self._guard(prompts, sampling.temperature)
         for server in self._servers:
             server.restarts = 0
         requests = [
@@ -186,7 +189,8 @@ class VLLMEngine:
         if self._moved:
             self._version = f"{self._nonce}-{next(self._versions)}"
             self._weights = self._folder / f"weights-{self._version}"
-            export_weights(self._model, self._tokenizer, self._weights)
+            with self.laps("weights to the engine"):
+                export_weights(self._model, self._tokenizer, self._weights)
             self._moved = False
         absent = [s for s in self._servers if s.client is None and not s.lost]
         began = time.monotonic()
@@ -200,7 +204,8 @@ class VLLMEngine:
         for server in self._living():
             if server.version != self._version or not self._holds(server):
                 try:
-                    self._push(server)
+                    with self.laps("weights to the engine"):
+                        self._push(server)
                 except ServerGone as error:
                     self._revive(server, str(error))
         remove_weights(self._folder, keep=self._weights)
@@ -303,7 +308,8 @@ class VLLMEngine:
         while time.monotonic() < end:
             if server.client.answers(timeout=5.0):
                 try:
-                    self._push(server)
+                    with self.laps("weights to the engine"):
+                        self._push(server)
                 except ServerGone:
                     return False
                 return True

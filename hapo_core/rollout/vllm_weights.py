@@ -9,6 +9,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hapo_core.lora import has_adapters, merged_state
+from hapo_core.ranks import whole_state
+
 HEAD = "lm_head.weight"
 
 
@@ -23,7 +26,7 @@ def export_weights(
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    tensors = {name: value.detach() for name, value in model.state_dict().items()}
+    tensors = merged_state(model) if has_adapters(model) else whole_state(model)
     head = model.get_output_embeddings()
     if HEAD in tensors or head is not None:
         # A copy of its own: safetensors refuses tensors that share memory.

@@ -76,4 +76,19 @@ class Compute(Section):
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
     threads: int = Field(default=2, ge=1)
+    """Of every process."""
     attention: str = "sdpa"
+    processes: int = Field(default=1, ge=1)
+    """Training processes on this machine; with `device: cuda` one GPU each (docs/speed.md)."""
+    shard: bool = False
+    """Spread blocks, gradients and moments over the processes (FSDP2) instead of repeating them."""
+
+    @model_validator(mode="after")
+    def _several(self) -> Compute:
+        if self.shard and self.processes == 1:
+            raise ValueError("`shard` needs `processes` of 2 or more")
+        if self.processes > 1 and ":" in self.device:
+            raise ValueError(
+                f"`device` {self.device} is one GPU; {self.processes} processes need `cuda`"
+            )
+        return self

@@ -87,6 +87,8 @@ class Params(Section):
     def _check_method(self) -> None:
         if self.update.mixed_precision and self.compute.dtype != "float32":
             raise ValueError("update.mixed_precision needs compute.dtype: float32 (the weights')")
+        if self.update.lora is not None and self.compute.shard:
+            raise ValueError("update.lora trains too little to shard: set compute.shard to false")
         if self.method == "sft_then_rl" and self.sft.rounds == 0:
             raise ValueError("method sft_then_rl needs sft.rounds >= 1")
         self._check_objective()

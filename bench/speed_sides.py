@@ -1,0 +1,376 @@
+"""What bench/speed.py measures: one workload, done by this code and by TRL's GRPO trainer."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from hapo_core.gate import ConstantThreshold, Gate, GateSpec
+from hapo_core.groups import Group, PlannedGroup, Trace
+from hapo_core.loss import PAPER, Objective
+from hapo_core.methods import GRPO, HAPO
+from hapo_core.methods.base import ReinforcementMethod
+from hapo_core.rollout import Finish, Prompt, Rollout, Sampling
+from hapo_core.rollout.hf import HFEngine
+from hapo_core.tasks.chains import distinct_chains
+from hapo_core.tasks.tiny import tiny_model, tiny_tokenizer
+from hapo_core.update import Updater, UpdateSpec
+
+RATE = 1e-5
+OBJECTIVE: Objective = PAPER
+"""TRL's loss_type dapo with epsilon 0.2: token mean over the whole batch, no KL."""
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+"""`cpu` counts the seconds of all threads of the process: on a machine that others use too, and
+with one thread, the one to look at."""
+UPDATE = UpdateSpec(RATE, betas=(0.9, 0.95), max_grad_norm=1.0)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model and a batch. Response lengths of `update` cases are log-normal, the longest ten
+    times the median; in rounds a response ends by chance (`stops` tokens of the vocabulary end
+    it), which makes lengths geometric with mean vocabulary / stops."""
+
+    model: str
+    groups: int
+    size: int
+    median: int
+    micro_batch_tokens: int
+    repeats: int
+    stops: int
+
+    @property
+    def rows(self) -> int:
+        """Responses of a batch."""
+        return self.groups * self.size
+
+    def rows_of_pass(self, most: int) -> int:
+        """The largest number of rows, at most `most`, that divides the batch evenly."""
+        return max(k for k in range(1, most + 1) if self.rows % k == 0)
+
+    @property
+    def longest(self) -> int:
+        """Response budget, tokens."""
+        return 10 * self.median
+
+
+WORKLOADS = {
+    "0.7M": Workload("0.7M", 10, 4, 32, 1024, 5, 1),
+    "135M": Workload("135M", 10, 2, 16, 512, 3, 1024),
+}
+QUICK = {
+    "0.7M": Workload("0.7M", 10, 4, 10, 512, 2, 1),
+    "135M": Workload("135M", 10, 2, 4, 128, 1, 8192),
+}
+"""Sizes of `--quick`: it shows that everything runs, its figures mean little."""
+
+
+def make_model(name: str, stops: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Random weights of a real shape, and a tokenizer whose ids are a part of the vocabulary."""
+    tokenizer = tiny_tokenizer()
+    if name == "0.7M":
+        model: PreTrainedModel = tiny_model(tokenizer, 128, 4, 4, 0)
+    elif name == "135M":
+        config = LlamaConfig(  # SmolLM2-135M
+            vocab_size=49152,
+            hidden_size=576,
+            intermediate_size=1536,
+            num_hidden_layers=30,
+            num_attention_heads=9,
+            num_key_value_heads=3,
+            max_position_embeddings=8192,
+            rope_parameters={"rope_theta": 100000.0, "rope_type": "default"},
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config)
+    else:
+        raise ValueError(name)
+    # The last ids of the vocabulary end a response too, so that random weights end one at all.
+    vocabulary = int(model.config.vocab_size)
+    ends = [int(tokenizer.eos_token_id), *range(vocabulary - stops + 1, vocabulary)]
+    model.generation_config.eos_token_id = ends
+    return model.eval(), tokenizer
+
+
+def parameters(model: PreTrainedModel) -> int:
+    """Number of weights."""
+    return sum(p.numel() for p in model.parameters())
+
+
+# --- the batch ----------------------------------------------------------------------------------
+
+
+def lengths_of(work: Workload) -> list[int]:
+    """Log-normal response lengths at evenly spaced quantiles, shuffled by a fixed rule."""
+    n = work.rows
+    z = [statistics.NormalDist().inv_cdf((i + 0.5) / n) for i in range(n)]
+    sigma = math.log(10) / z[-1]
+    lengths = [max(2, round(work.median * math.exp(sigma * x))) for x in z]
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(1)).tolist()
+    return [lengths[i] for i in order]
+
+
+def prompts_of(work: Workload, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, Prompt]]:
+    """Text and ids of the prompts, ids as TRL's tokenisation gives them."""
+    chains = distinct_chains(work.groups, 0, "bench", 3, 4)
+    ids = [tuple(tokenizer(c.problem)["input_ids"]) for c in chains]
+    return [
+        (c.problem, Prompt(str(k), i)) for k, (c, i) in enumerate(zip(chains, ids, strict=True))
+    ]
+
+
+def made_groups(
+    work: Workload, tokenizer: PreTrainedTokenizerBase, vocabulary: int, dead_share: float
+) -> list[Group]:
+    """Groups of random responses; the first groups (`dead_share` of them) are all wrong."""
+    random = torch.Generator().manual_seed(2)
+    lengths, dead = lengths_of(work), round(dead_share * work.groups)
+    groups = []
+    for k, (_, prompt) in enumerate(prompts_of(work, tokenizer)):
+        rollouts = []
+        for j in range(work.size):
+            length = lengths[k * work.size + j]
+            tokens = tuple(torch.randint(4, vocabulary, (length,), generator=random).tolist())
+            rollout = Rollout(prompt.prompt_id, j, tokens, (0.0,) * length, Finish.STOP, "")
+            rollouts.append(rollout)
+        rewards = tuple(float(k >= dead and j % 2 == 0) for j in range(work.size))
+        groups.append(Group(prompt, tuple(rollouts), rewards, None))
+    return groups
+
+
+def reward(prompt_id: int, tokens: Sequence[int], groups: int, dead_share: float) -> float:
+    """A cheap reward: 0 for the first groups, otherwise right about every second time."""
+    return float(prompt_id >= round(dead_share * groups) and sum(tokens) % 2 == 0)
+
+
+def plan(method: ReinforcementMethod, groups: Sequence[Group]) -> list[PlannedGroup]:
+    """The groups as a method plans them in round 0."""
+    return method.plan(list(groups), 0)
+
+
+def grpo() -> GRPO:
+    """GRPO with the benchmark's objective."""
+    return GRPO(Gate(GateSpec(ConstantThreshold(0.5)), 0), OBJECTIVE, 0)
+
+
+def hapo() -> HAPO:
+    """HAPO with the paper's gate."""
+    return HAPO(Gate(GateSpec(ConstantThreshold(0.5)), 0), OBJECTIVE, 0)
+
+
+# --- this code ----------------------------------------------------------------------------------
+
+
+class Ours:
+    """This code's engine and update, as `pipeline.train` puts them together."""
+
+    def __init__(
+        self, work: Workload, dead_share: float = 0.0, device: str = "cpu", clock: str = "wall"
+    ) -> None:
+        self.work, self.dead_share, self._now = work, dead_share, CLOCKS[clock]
+        self.model, self.tokenizer = make_model(work.model, work.stops)
+        self.model.to(device)
+        spec = replace(UPDATE, micro_batch_tokens=work.micro_batch_tokens)
+        self.updater = Updater(self.model, spec)
+        self.engine = HFEngine(self.model, self.tokenizer)
+        self.sampling = Sampling(work.size, 1.0, 1.0, work.longest)
+        self.prompts = [p for _, p in prompts_of(work, self.tokenizer)]
+        self.round_index = 0
+
+    def rollout(self) -> list[Rollout]:
+        """A round's responses."""
+        self.round_index += 1
+        return list(self.engine.generate(self.prompts, self.sampling, 0, self.round_index))
+
+    def batch(self) -> list[PlannedGroup]:
+        """The fixed batch."""
+        vocabulary = int(self.model.config.vocab_size)
+        return plan(grpo(), made_groups(self.work, self.tokenizer, vocabulary, self.dead_share))
+
+    def update(self, planned: Sequence[PlannedGroup]) -> float:
+        """One optimizer step; its loss (NaN where nothing trained)."""
+        metrics = self.updater.update(planned, OBJECTIVE, self.work.longest, RATE)
+        return math.nan if metrics.loss is None else metrics.loss
+
+    def round(self, method: ReinforcementMethod | None = None) -> tuple[int, float]:
+        """Rollout, reward, plan and update: (response tokens, seconds of the plan)."""
+        rollouts = self.rollout()
+        groups = []
+        for k, prompt in enumerate(self.prompts):
+            own = sorted((r for r in rollouts if r.prompt_id == prompt.prompt_id), key=_sample)
+            share = self.dead_share
+            rewards = tuple(reward(k, r.token_ids, self.work.groups, share) for r in own)
+            trace = Trace("t", own[0].token_ids, "")  # of a usual length
+            groups.append(Group(prompt, tuple(own), rewards, trace))
+        began = self._now()
+        planned = plan(method or grpo(), groups)
+        planning = self._now() - began
+        self.update(planned)
+        return sum(len(r.token_ids) for r in rollouts), planning
+
+
+def _sample(rollout: Rollout) -> int:
+    return rollout.sample
+
+
+# --- TRL ----------------------------------------------------------------------------------------
+
+
+class Theirs:
+    """TRL's GRPOTrainer on the same model, driven by its own `train`.
+
+    Args:
+        rows: `per_device_train_batch_size`; accumulation makes up the batch.
+        fixed: train the fixed batch instead of sampling.
+        steps: optimizer steps that `train` makes.
+        seen: called before each optimizer step (the gradients are there, clipped).
+    """
+
+    def __init__(
+        self,
+        work: Workload,
+        folder: Path,
+        *,
+        rows: int,
+        fixed: bool,
+        steps: int,
+        dead_share: float = 0.0,
+        device: str = "cpu",
+        clock: str = "wall",
+        seen: Callable[[PreTrainedModel], None] = lambda model: None,
+    ) -> None:
+        import datasets
+        import trl
+
+        self.work, self.dead_share = work, dead_share
+        self.model, self.tokenizer = make_model(work.model, work.stops)
+        self.tokens: list[int] = []
+        self.seconds: list[float] = []
+        prompts = prompts_of(work, self.tokenizer)
+        number = {text: k for k, (text, _) in enumerate(prompts)}
+
+        def rewards(prompts: Any, completion_ids: Any, **_: Any) -> list[float]:
+            self.tokens.append(sum(len(ids) for ids in completion_ids))
+            pairs = zip(prompts, completion_ids, strict=True)
+            return [reward(number[p], ids, work.groups, dead_share) for p, ids in pairs]
+
+        config = trl.GRPOConfig(
+            output_dir=str(folder),
+            use_cpu=device == "cpu",
+            bf16=False,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            per_device_train_batch_size=rows,
+            gradient_accumulation_steps=work.rows // rows,
+            num_generations=work.size,
+            max_completion_length=work.longest,
+            temperature=1.0,
+            beta=0.0,
+            loss_type="dapo",
+            epsilon=0.2,
+            scale_rewards="group",
+            learning_rate=RATE,
+            lr_scheduler_type="constant",
+            adam_beta1=UPDATE.betas[0],
+            adam_beta2=UPDATE.betas[1],
+            weight_decay=0.0,
+            max_grad_norm=UPDATE.max_grad_norm,
+            gradient_checkpointing=False,
+            dataloader_num_workers=0,
+            dataloader_pin_memory=False,
+            max_steps=steps,
+            seed=0,
+        )
+        base = trl.GRPOTrainer
+        kind = _fixed_trainer(base, self._tensors()) if fixed else base
+        self.trainer = kind(
+            model=self.model,
+            reward_funcs=rewards,
+            args=config,
+            train_dataset=datasets.Dataset.from_list([{"prompt": p} for p, _ in prompts]),
+            processing_class=self.tokenizer,
+        )
+        self.trainer.add_callback(_clock(self.seconds, CLOCKS[clock], seen))
+
+    def train(self) -> None:
+        """Make the steps; `seconds` and, where it samples, `tokens` then hold one entry each."""
+        self.trainer.train()
+
+    def rollout(self) -> int:
+        """Sample a batch the way TRL does, and nothing else; its response tokens."""
+        prompts = prompts_of(self.work, self.tokenizer)
+        ids = [list(p.token_ids) for _, p in prompts for _ in range(self.work.size)]
+        self.trainer.model.eval()
+        completions, _ = self.trainer._generate_single_turn(ids, None, {}, self.work.size)
+        return sum(len(c) for c in completions)
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """The fixed batch in TRL's layout: prompts padded on the left, responses on the right."""
+        vocabulary = int(self.model.config.vocab_size)
+        groups = made_groups(self.work, self.tokenizer, vocabulary, self.dead_share)
+        rows = [row for p in plan(grpo(), groups) for row in p.rows]
+        before = max(len(r.prompt_ids) for r in rows)
+        after = max(len(r.response_ids) for r in rows)
+        prompt, response = (
+            torch.zeros(len(rows), before).long(),
+            torch.zeros(len(rows), after).long(),
+        )
+        prompt_mask, response_mask = torch.zeros_like(prompt), torch.zeros_like(response)
+        for i, r in enumerate(rows):
+            p, n = len(r.prompt_ids), len(r.response_ids)
+            prompt[i, before - p :], prompt_mask[i, before - p :] = torch.tensor(r.prompt_ids), 1
+            response[i, :n], response_mask[i, :n] = torch.tensor(r.response_ids), 1
+        return {
+            "prompt_ids": prompt,
+            "prompt_mask": prompt_mask,
+            "completion_ids": response,
+            "completion_mask": response_mask,
+            "advantages": torch.tensor([r.advantage for r in rows]),
+            "num_items_in_batch": response_mask.sum(),
+        }
+
+
+def _fixed_trainer(base: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    class FixedBatch(base):  # type: ignore[misc]
+        """TRL's trainer with its sampling left out."""
+
+        def _generate_and_score_completions(self, inputs: Any) -> dict[str, torch.Tensor]:
+            device = self.accelerator.device
+            return {k: v.to(device) for k, v in tensors.items()}
+
+    return FixedBatch
+
+
+def _clock(
+    seconds: list[float], now: Callable[[], float], seen: Callable[[PreTrainedModel], None]
+) -> Any:
+    """Times a step from the end of the step before it: the sampling happens in between."""
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.last = now()
+
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            seen(more["model"])
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            moment = now()
+            seconds.append(moment - self.last)
+            self.last = moment
+
+    return Clock()

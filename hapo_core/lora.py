@@ -1,0 +1,110 @@
+"""Low-rank adapters through peft (extra `lora`): only they train, and only they are saved."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from transformers import PreTrainedModel
+
+from hapo_core.draws import Purpose, seed32
+from hapo_core.errors import ConfigError, DataError
+
+ADAPTER = "adapter_config.json"
+"""In a policy's folder: it holds adapters, and this names the model that they belong to."""
+
+
+@dataclass(frozen=True)
+class LoraSpec:
+    """Adapters W + (alpha / rank) B A on linear layers (Hu et al. 2021, arXiv 2106.09685).
+
+    `targets`: names of layers; None means every linear layer but the head.
+    """
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...] | None = None
+
+
+def has_adapters(model: PreTrainedModel) -> bool:
+    """Whether the policy consists of adapters on frozen weights."""
+    return bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+def add_adapters(model: PreTrainedModel, spec: LoraSpec, seed: int) -> None:
+    """Put new adapters on the model and freeze all else. They change nothing yet: B is 0.
+
+    Raises:
+        ConfigError: peft is not installed, or no layer has one of the names.
+    """
+    _require_peft()
+    from peft import LoraConfig
+
+    config = LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear" if spec.targets is None else list(spec.targets),
+        base_model_name_or_path=model.name_or_path,
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed32(seed, Purpose.INIT))
+        try:
+            model.add_adapter(config)
+        except ValueError as error:
+            raise ConfigError(f"no adapters: {error}", where="update.lora.targets") from error
+
+
+def base_of(folder: Path) -> Path | None:
+    """The model that the adapters of a policy's folder belong to; None where it has none.
+
+    Raises:
+        DataError: the description cannot be read.
+    """
+    described = folder / ADAPTER
+    if not described.is_file():
+        return None
+    try:
+        return Path(json.loads(described.read_text())["base_model_name_or_path"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError(f"the adapters name no model: {error}", where=str(described)) from error
+
+
+def load_adapters(model: PreTrainedModel, folder: Path) -> None:
+    """Put the saved adapters on their model, ready to train.
+
+    Raises:
+        ConfigError: peft is not installed.
+    """
+    _require_peft()
+    model.load_adapter(str(folder), is_trainable=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+
+
+def merged_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Weights of the plain model with the adapters added in, by the plain model's names."""
+    from peft.tuners.lora import LoraLayer
+
+    state: dict[str, torch.Tensor] = {}
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer)}
+    for name, value in model.state_dict().items():
+        if "lora_" not in name:
+            state[name.replace(".base_layer.", ".")] = value.detach()
+    for name, layer in layers.items():
+        (adapter,) = layer.active_adapters
+        delta = cast("torch.Tensor", layer.get_delta_weight(adapter)).detach()
+        state[f"{name}.weight"] = state[f"{name}.weight"] + delta
+    return state
+
+
+def _require_peft() -> None:
+    if importlib.util.find_spec("peft") is None:
+        raise ConfigError(
+            "adapters need peft", where="update.lora", remedy="pip install 'hapo[lora]'"
+        )

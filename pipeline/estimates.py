@@ -1,0 +1,102 @@
+"""How large a configured run is: parameters, bytes on disk and in memory, seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.base import policy_model
+from pipeline.config import Params, TinyBase
+
+BYTES = {"float32": 4, "bfloat16": 2}
+_TOKEN_BYTES = 12
+"""Of a response token in a ROLLOUTS table: id, log-prob, and its text; before compression."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Parameters of the policy: all, and those outside of its blocks (which sharding repeats); and
+    the longest sequence that it takes, where it says so."""
+
+    parameters: int
+    ends: int
+    context: int | None
+
+
+def policy_size(params: Params) -> Size | None:
+    """From the model's shape, without loading weights; None where the shape is not here yet."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    base = Path("artifacts/policy/base")
+    with torch.device("meta"):
+        if isinstance(params.base, TinyBase):
+            from hapo_core.tasks.tiny import tiny_model, tiny_tokenizer
+
+            b = params.base
+            model: Any = tiny_model(tiny_tokenizer(), b.hidden_size, b.layers, b.heads, 0)
+        else:
+            given = params.base.path or params.base.hub
+            place = str(policy_model(base)) if base.is_dir() else given
+            if place is None:
+                return None
+            try:
+                config = AutoConfig.from_pretrained(
+                    Path(place).expanduser() if params.base.path else place,
+                    revision=params.base.revision,
+                    trust_remote_code=False,
+                )
+            except (OSError, ValueError):
+                return None
+            model = AutoModelForCausalLM.from_config(config)
+    kinds = set(model._no_split_modules or ())
+    blocks = [m for m in model.modules() if type(m).__name__ in kinds]
+    inside = sum(p.numel() for block in blocks for p in block.parameters())
+    total = sum(p.numel() for p in model.parameters())
+    own = getattr(model.config, "max_position_embeddings", None)
+    return Size(total, total - inside, getattr(params.base, "context", None) or own)
+
+
+def memory_of_process(params: Params, size: Size) -> int:
+    """Bytes of weights, gradients and two moments in one training process; activations come on
+    top."""
+    c = params.compute
+    blocks = size.parameters - size.ends
+    own = size.ends + (blocks / c.processes if c.shard else blocks)
+    return round(4 * BYTES[c.dtype] * own)
+
+
+def bytes_on_disk(params: Params, size: Size, stages: Iterable[str]) -> int:
+    """Most bytes that the stages write: artifacts, their copies in DVC's cache, resume points."""
+    wanted, weight = list(stages), BYTES[params.compute.dtype] * size.parameters
+    checkpoint = 3 * weight  # the moments are as large as the weights, twice
+    total = 2 * weight if "base" in wanted and params.base.kind == "tiny" else 0
+    segments = [s.removeprefix("train@") for s in wanted if s.startswith("train@")]
+    for name in segments:
+        r = params.rollout
+        responses = params.segments[name].rounds * params.train.prompts_per_round * r.group_size
+        total += 2 * (checkpoint + responses * r.max_tokens * _TOKEN_BYTES)
+    if segments:
+        total += 2 * checkpoint  # the newest resume point, and the next one beside it
+        total += 2 * weight if params.rollout.engine == "vllm" else 0
+    return total
+
+
+def seconds(params: Params, stage: str, timings: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """What the stage took when it last ran, a segment by rounds of any segment; None if unknown.
+
+    Args:
+        timings: of `pipeline.store.read_timings`.
+    """
+    if not stage.startswith("train@"):
+        return float(timings[stage]["wall_s"]) if stage in timings else None
+    known = [
+        (n, timings[f"train@{n}"]["wall_s"]) for n in params.segments if f"train@{n}" in timings
+    ]
+    rounds = sum(params.segments[n].rounds for n, _ in known)
+    if not rounds:
+        return None
+    per_round = sum(float(s) for _, s in known) / rounds
+    return per_round * params.segments[stage.removeprefix("train@")].rounds
