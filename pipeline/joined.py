@@ -23,7 +23,7 @@ from prefect.artifacts import MarkdownArtifact, TableArtifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.context import SyncClientContext
+from prefect.context import FlowRunContext, SyncClientContext
 from prefect.events.clients import PrefectEventsClient
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
@@ -88,6 +88,7 @@ class Joined:
         self._asked, self._ask_every = time.monotonic(), _ASK_EVERY_SECONDS
         self._tasks: dict[str, tuple[Task[..., Any], list[Once[Any]]]] = {}
         self._sending: set[Future[Any]] = set()
+        self._adopted = False
 
     @property
     def run_id(self) -> UUID | None:
@@ -105,6 +106,28 @@ class Joined:
         if not self._started.is_set():
             warn(f"the Prefect server is slow: {self.name} starts before its run is registered")
 
+    def adopt(self) -> None:
+        """Use the flow run that this thread is in, instead of creating one."""
+        context = FlowRunContext.get()
+        assert context is not None and context.flow_run is not None
+        _quiet_logging()
+        self._run, self._adopted = cast(FlowRun, context.flow_run), True
+        self._logger = get_run_logger()
+        self._context = contextvars.copy_context()
+        threading.Thread(target=self._side_thread, name="prefect", daemon=True).start()
+        self._started.wait()
+
+    def _side_thread(self) -> None:
+        async def stay() -> None:
+            self._loop, self._done = asyncio.get_running_loop(), asyncio.Event()
+            self._started.set()
+            await self._done.wait()
+
+        try:
+            asyncio.run(stay())
+        finally:
+            self._ended.set()
+
     def finish(self, error: BaseException | None, final: State[Any] | None = None) -> None:
         """Close the flow run: Completed, Failed or Cancelled; waits 5 s at most."""
         global _stuck
@@ -119,11 +142,12 @@ class Joined:
                 self._log_error(error)
             if healthy:
                 wait(set(self._sending), timeout=_left(end))
-                self._context.run(_leave_client)
+                if not self._adopted:  # else the client is the engine's, which still needs it
+                    self._context.run(_leave_client)
             self._loop.call_soon_threadsafe(self._done.set)
         if healthy:
             self._ended.wait(_left(end))
-            healthy = _drained(end)
+            healthy = self._adopted or _drained(end)
         _stuck = not healthy
 
     def _engine_thread(self) -> None:

@@ -161,7 +161,8 @@ class Project:
         """Without any Prefect setting but those of `self.env`."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "HAPO"))}
         path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
-        return {**kept, "PATH": path, **self.env}
+        locks = {"HAPO_LOCKS": str(self.path / ".hapo" / "locks")}  # tests run beside one another
+        return {**kept, **locks, "PATH": path, **self.env}
 
     def call(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`python -m WORDS` in the project."""
