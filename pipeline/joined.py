@@ -86,6 +86,9 @@ class Joined:
         self._final: State[Any] | None = None
         self._lost = self._slow = self._warned = False
         self._asked, self._ask_every = time.monotonic(), _ASK_EVERY_SECONDS
+        self._label = ""
+        self._grown: dict[str, UUID] = {}
+        self._growing = asyncio.Lock()
         self._tasks: dict[str, tuple[Task[..., Any], list[Once[Any]]]] = {}
         self._sending: set[Future[Any]] = set()
         self._adopted = False
@@ -179,7 +182,8 @@ class Joined:
                     await self._done.wait()
             return self._final
 
-        decorate = flow(name=self.name, validate_parameters=False, persist_result=False, retries=0)
+        kind = self.name.partition("@")[0]
+        decorate = flow(name=kind, validate_parameters=False, persist_result=False, retries=0)
         stage: Flow[[], Any] = decorate(body)
         if self._run is None:
             async with get_client() as client:
@@ -249,8 +253,9 @@ class Joined:
             self._warned = True
             warn(f"Prefect: {type(error).__name__}: {error}; {self.name} goes on")
 
-    def task(self, name: str, once: Once[Any]) -> None:
+    def task(self, name: str, once: Once[Any], label: str) -> None:
         assert self._context is not None
+        self._label = label
         if name not in self._tasks:
             self._tasks[name] = self._make_task(name)
         task, slot = self._tasks[name]
@@ -272,7 +277,7 @@ class Joined:
         task: Task[..., Any] = Task(
             fn=call,
             name=name,
-            task_run_name=name,
+            task_run_name=lambda: self._label,
             cache_policy=NO_CACHE,
             persist_result=False,
             retries=0,
@@ -283,10 +288,26 @@ class Joined:
         if self._logger is not None and not self._lost:
             self._logger.log(level, message)
 
-    def table(self, key: str, rows: Sequence[Mapping[str, object]], description: str) -> None:
+    def table(
+        self, key: str, rows: Sequence[Mapping[str, object]], description: str, grows: bool
+    ) -> None:
         table = [dict(row) for row in rows]
         artifact = TableArtifact(key=_key(key), table=table, description=description)
-        self.submit(artifact.acreate())
+        self.submit(self._grow(artifact) if grows else artifact.acreate())
+
+    async def _grow(self, artifact: TableArtifact) -> None:
+        key = artifact.key or ""
+        async with self._growing:  # in the order of submission
+            known = self._grown.get(key)
+            if known is None:
+                self._grown[key] = (await artifact.acreate()).id
+                return
+            changed = {"data": await artifact.aformat(), "description": artifact.description}
+            async with get_client() as client:
+                # not `update_artifact`: that also stores the whole table in an event, every time
+                await client.request(
+                    "PATCH", "/artifacts/{id}", path_params={"id": known}, json=changed
+                )
 
     def markdown(self, key: str, text: str) -> None:
         self.submit(MarkdownArtifact(key=_key(key), markdown=text).acreate())

@@ -31,13 +31,11 @@ from pipeline.observe import API_URL, INTERVAL, PARENT, answers, prepare_environ
 from pipeline.process import RUN_PID
 from pipeline.repro import Screen, is_dvc_line, read_line, run_command
 from pipeline.request import Request, configure
+from pipeline.result import REPORT, SUMMARY, result_markdown, result_table
 from pipeline.store import read_json
 
 if TYPE_CHECKING:
     from pipeline.topflow import TopFlow
-
-SUMMARY = Path("reports/summary.json")
-REPORT = Path("reports/report.html")
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -196,6 +194,8 @@ class Supervisor:
             self.code = self._dvc(words)
             if self.code != 0:
                 break
+        if self.code == 0 and self.flow is not None and SUMMARY.is_file():
+            self.flow.joined.markdown("summary", result_markdown(read_json(SUMMARY)))
         return self.code
 
     def tell(self, line: str) -> None:
@@ -281,41 +281,6 @@ def _print_end(code: int, stopped: str | None, page: str | None) -> None:
         print(f"\nreport  {REPORT.absolute()}")
     if page:
         print(f"UI      {page}")
-
-
-def result_table(summary: dict[str, Any]) -> str:
-    """The numbers of `reports/summary.json` as text: benchmark, base, final, n, k."""
-    rows = [("benchmark", "base", "final", "n", "k")]
-    base, final = summary.get("base", {}), summary.get("final", {})
-    for name in sorted(set(base) | set(final)):
-        known = final.get(name) or base.get(name) or {}
-        rows.append(
-            (
-                name,
-                _cell(base.get(name)),
-                _cell(final.get(name)),
-                str(known.get("n", "-")),
-                str(known.get("k", "-")),
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    head = f"method {summary.get('method', '?')}, profile {summary.get('profile', '?')}, "
-    head += f"{summary.get('rounds', '?')} rounds, seed {summary.get('seed', '?')}"
-    return "\n".join([head, *lines])
-
-
-def _cell(entry: dict[str, Any] | None) -> str:
-    if not entry or entry.get("avg") is None:
-        return "-"
-    text = f"{100 * entry['avg']:.1f} %"
-    if entry.get("ci"):
-        low, high = entry["ci"]
-        text += f" [{100 * low:.1f}, {100 * high:.1f}]"
-    return text
 
 
 # --- the command --------------------------------------------------------------------------------

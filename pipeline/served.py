@@ -23,7 +23,8 @@ from pipeline.topflow import TopFlow
 if TYPE_CHECKING:
     Profile = str
 else:  # the shipped profiles, so that the UI offers them by name
-    Profile = Literal[tuple(profiles.names(find_root()))]
+    _names = tuple(profiles.names(find_root()))
+    Profile = Literal[_names] if _names else str
 
 
 @flow(name="hapo", flow_run_name="hapo", persist_result=False, retries=0)

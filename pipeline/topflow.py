@@ -67,6 +67,8 @@ class TopFlow:
         """Show things on the flow run that this thread is in; whoever started it ends it."""
         self.joined.adopt()
         self._mark()
+        if self.joined.run_id is not None:
+            self.joined.submit(self._tag(self.joined.run_id))
         return self.joined.run_id
 
     def _mark(self) -> None:
@@ -127,6 +129,12 @@ class TopFlow:
                 future.cancel()
 
     # --- coroutines, run beside the engine ---
+
+    async def _tag(self, run_id: UUID) -> None:
+        """A deployment by prefect.yaml cannot know the project's tag."""
+        async with get_client() as client:
+            known = (await client.read_flow_run(run_id)).tags
+            await client.update_flow_run(run_id, tags={*known, *self.tags})
 
     async def _show_cached(self, stage: str) -> None:
         async with get_client() as client:

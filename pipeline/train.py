@@ -37,6 +37,7 @@ from pipeline.config import Params, load_params
 from pipeline.difficulty import within_band
 from pipeline.measure import Probe, load_probe
 from pipeline.observe import Observer, run_stage, stage_main
+from pipeline.shown import Board
 from pipeline.store import (
     Scratch,
     atomic_write_json,
@@ -160,12 +161,16 @@ class Segment:
             waiting,
         )
         self.objective = wiring.objective(params)
+        folder, done = self.scratch.path / "rounds", self.done - self.first
+        before = records.read_rounds(folder, self.first, done)
+        self.board = Board(self.observer, self.name, before)
 
     # --- a round ------------------------------------------------------------------------------
 
     def round(self, index: int) -> None:
         """One round (counted from 0 over all segments)."""
         began = time.monotonic()
+        self.observer.part = str(index + 1)
         ids = prompts_of_round(
             self.data.prompt_ids, self.params.train.prompts_per_round, self.params.seed, index
         )
@@ -188,7 +193,9 @@ class Segment:
         )
         verdicts = sampled.verdicts
         self._timed("save", self._save, index, planned, verdicts, row | probe, direct=True)
-        self._show(index, planned, int(str(row["generated_tokens"])), time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self._show(index, planned, int(str(row["generated_tokens"])), seconds)
+        self.board.add(row | probe, seconds)
 
     def _sample(self, ids: list[str], index: int) -> Waves:
         """Ask the method what it wants until it has it."""
@@ -314,10 +321,8 @@ class Segment:
                 "rounds": [self.first, self.first + self.rounds],
             },
         )
-        self.observer.table_artifact(
-            f"segment-{self.name}", records.summary_rows(rows), f"rounds of segment {self.name}"
-        )
         self.scratch.publish_copy(POLICIES / self.name, "out")
+        self.board.close()
         record_timing(
             f"train@{self.name}",
             self.parts.pop("wall", 0.0),

@@ -15,6 +15,7 @@ from pathlib import Path
 from hapo_core.errors import HapoError
 from pipeline.config import load_params
 from pipeline.observe import Observer, run_stage, stage_main
+from pipeline.shown import Board
 from pipeline.store import (
     Scratch,
     atomic_write_json,
@@ -22,6 +23,7 @@ from pipeline.store import (
     record_timing,
     write_manifest,
 )
+from pipeline.tables import ROUNDS
 
 POLICY = Path("artifacts/policy")
 
@@ -47,14 +49,27 @@ def base(observer: Observer) -> None:
     publish("base", POLICY / "base", "policy", {"model/weights": "base"})
 
 
+def toy_round(number: int, segment: str, success: float) -> dict[str, object]:
+    """A row of the ROUNDS table."""
+    row: dict[str, object] = {field.name: 0 for field in ROUNDS}
+    row |= {"round": number, "segment": segment, "phase": "rl", "prompts": 2, "rollouts": 16}
+    row |= {"success_rate": success, "generated_tokens": 640, "dead_groups": 1, "probe_avg": None}
+    right = round(16 * success)
+    return row | {"verdict_correct": right, "verdict_wrong": 16 - right, "loss": 0.5}
+
+
 def train(observer: Observer, name: str) -> None:
     params = load_params()
     segment = params.segments[name]
     seconds = float(os.environ.get("TOY_SECONDS", "0"))
+    board = Board(observer, name)
     for done in range(segment.rounds):
+        observer.part = str(done + 1)
         for task in ("rollout", "verify", "gate", "update"):
             observer.task(task, time.sleep, seconds / segment.rounds / 4)
         observer.progress(done + 1, segment.rounds, success=done / segment.rounds)
+        board.add(toy_round(done + 1, name, done / segment.rounds), 2.0)
+    board.close()
     before = (POLICY / segment.prev / "model" / "weights").read_text()
     weights = f"{before}\n{name}: {segment.rounds} rounds of {params.method}"
     files = {"model/weights": weights, "rounds.parquet": f"rounds of {name}"}
