@@ -17,9 +17,9 @@ from prefect.runner import Runner
 from prefect.schedules import Cron, Interval, Schedule
 
 from hapo_core.errors import ConfigError
+from pipeline.names import project_tags
 from pipeline.serve import time_zone
 from pipeline.served import hapo
-from pipeline.topflow import project_tags
 
 
 class Service:

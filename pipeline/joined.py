@@ -72,9 +72,14 @@ class Joined:
         name: of the flow and the flow run.
         api: address that is asked for its health.
         tags: of the flow run.
+        deployment: the run belongs to this one, which is made where there is none: the UI offers
+            to cancel only the runs of a deployment.
     """
 
-    def __init__(self, name: str, api: str, tags: Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: str, api: str, tags: Sequence[str] = (), deployment: str | None = None
+    ) -> None:
+        self._deployment = deployment
         self.name, self.api, self.tags = name, api, list(tags)
         self._run: FlowRun | None = None
         self._over = False
@@ -206,6 +211,13 @@ class Joined:
                 )
             except (ObjectNotFound, PrefectHTTPStatusError, ValueError) as error:
                 warn(f"no parent flow run {parent} on this server: {error}")
+        if self._deployment is not None:
+            return await client.create_flow_run_from_deployment(
+                await self._find_deployment(client, stage, self._deployment),
+                name=self.name,
+                tags=self.tags,
+                state=Pending(),
+            )
         return await client.create_flow_run(
             stage,
             name=self.name,
@@ -213,6 +225,19 @@ class Joined:
             state=Pending(),
             parent_task_run_id=placeholder.id if placeholder else None,
         )
+
+    async def _find_deployment(
+        self, client: PrefectClient, stage: Flow[[], Any], name: str
+    ) -> UUID:
+        try:
+            return (await client.read_deployment_by_name(f"{stage.name}/{name}")).id
+        except ObjectNotFound:
+            return await client.create_deployment(
+                await client.create_flow(stage),
+                name,
+                tags=self.tags,
+                description="Runs by `hapo run`; `hapo serve` lets the UI start them too.",
+            )
 
     # --- the link ---
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
-import socket
 from pathlib import Path
 from zoneinfo import available_timezones
 
+from pipeline.names import deployment_name
 from pipeline.observe import API_URL, prepare_environment
 from pipeline.run import connect, find_root
 
@@ -44,11 +43,6 @@ def serve(cron: str | None, interval: float | None, name: str | None) -> int:
     print(f"UI      {ui}/deployments/deployment/{service.deployment}", flush=True)
     service.run()
     return 0
-
-
-def deployment_name(root: Path) -> str:
-    """The default name: the project's folder, and the machine, so that two never share one."""
-    return re.sub(r"[^\w.-]+", "-", f"{root.name}-{socket.gethostname()}")
 
 
 def _when(cron: str | None, interval: float | None) -> str:

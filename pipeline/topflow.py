@@ -5,7 +5,6 @@ Imported only where a server answers.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitTimeoutError
@@ -32,6 +31,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from pipeline.joined import Joined
 from pipeline.locks import is_shown, shown_run
+from pipeline.names import deployment_name, project_tags
 
 _OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.SCHEDULED]
 _BEGUN = [StateType.RUNNING, StateType.CANCELLING]
@@ -52,7 +52,7 @@ class TopFlow:
     def __init__(self, api: str, root: Path) -> None:
         self._root = root.resolve()
         self.tags = project_tags(root)
-        self.joined = Joined("hapo", api, self.tags)
+        self.joined = Joined("hapo", api, self.tags, deployment_name(root))
         self._living = ExitStack()
         self._asked: Future[Any] | None = None
         self._done: set[str] = set()
@@ -191,12 +191,6 @@ class TopFlow:
         if stopped is not None:
             return Cancelled(message=stopped)
         return Crashed(message="the stage's process was killed")
-
-
-def project_tags(root: Path) -> list[str]:
-    """The tags of a project's runs."""
-    project = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
-    return ["hapo", f"project-{project}"]
 
 
 def _nothing() -> None:

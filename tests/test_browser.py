@@ -57,10 +57,11 @@ def shot(browser: WebDriver, name: str) -> Path:
 
 
 def find(browser: WebDriver, text: str, tag: str = "*") -> Any:
-    """The innermost visible element with exactly this text."""
+    """The visible element with exactly this text; without a tag, the innermost."""
     from selenium.common.exceptions import StaleElementReferenceException
 
-    path = f"//{tag}[normalize-space(.)='{text}' and not(*[normalize-space(.)='{text}'])]"
+    same = f"normalize-space(.)='{text}'"
+    path = f"//{tag}[{same}]" if tag != "*" else f"//*[{same} and not(*[{same}])]"
 
     def look() -> Any:
         try:
@@ -72,6 +73,7 @@ def find(browser: WebDriver, text: str, tag: str = "*") -> Any:
 
 
 def click(browser: WebDriver, text: str, tag: str = "*") -> None:
+    """Click on what `find` finds, again where the page was busy with something else."""
     from selenium.common.exceptions import (
         ElementClickInterceptedException,
         StaleElementReferenceException,
@@ -98,7 +100,7 @@ def running(finished_project: Project, prefect_server: PrefectServer) -> Iterato
     project = finished_project
     project.env |= {"PREFECT_API_URL": prefect_server.api, "HAPO_PROGRESS_SECONDS": "0"}
     project.edit('{prev: "1", rounds: 2}', '{prev: "1", rounds: 40}')
-    project.env["TOY_SECONDS"] = "80"
+    project.env["TOY_SECONDS"] = "240"
     run = project.start("pipeline.cli", "run")
     assert run.stdout is not None
     seen = ""
@@ -124,8 +126,8 @@ def test_watch_and_cancel_in_the_ui(
     """The page shows stages, rounds, logs and the table; its Cancel button ends the processes."""
     run, page = running
     browser.get(page)
-    find(browser, "Running stage 'train@2':")
-    find(browser, "Stage 'train@1' didn't change, skipping")
+    eventually(lambda: "Running stage 'train@2':" in words(browser))
+    assert "Stage 'train@1' didn't change, skipping" in words(browser)
     shot(browser, "run")
     click(browser, "Task Runs")
     eventually(lambda: {"curate", "base", "train@1"} <= set(words(browser).split()))
@@ -149,7 +151,7 @@ def test_watch_and_cancel_in_the_ui(
     find(browser, "Cancel Flow Run")
     shot(browser, "cancel-dialog")
     pressed = time.monotonic()
-    _confirm(browser)
+    click(browser, "Confirm", "button")
     eventually(lambda: not stage_pids(finished_project), seconds=10)
     gone = time.monotonic() - pressed
     assert gone < 10
@@ -161,12 +163,6 @@ def test_watch_and_cancel_in_the_ui(
     browser.get(page.split("/runs/")[0] + "/artifacts/key/segment-2")
     eventually(lambda: _drawn(browser) == 2)
     shot(browser, "segment-report")
-
-
-def _confirm(browser: WebDriver) -> None:
-    """The dialog's own button, the last of that name."""
-    buttons = browser.find_elements("xpath", "//button[normalize-space(.)='Cancel']")
-    [b for b in buttons if b.is_displayed()][-1].click()
 
 
 def _drawn(browser: WebDriver) -> int:

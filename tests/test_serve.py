@@ -18,8 +18,9 @@ from test_run import DOWNSTREAM, stage_pids
 from hapo_core.errors import ConfigError, HapoError
 from pipeline.config import load_params
 from pipeline.locks import Patience, WaitStopped, device_locks, devices_of, is_shown, shown_run
+from pipeline.names import deployment_name
 from pipeline.request import Request, configure, with_overrides
-from pipeline.serve import deployment_name, time_zone
+from pipeline.serve import time_zone
 
 PARAMS = (REPO / "params.yaml").read_text()
 
