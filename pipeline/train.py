@@ -35,6 +35,7 @@ from pipeline.checkpoint import (
 )
 from pipeline.config import Params, load_params
 from pipeline.difficulty import within_band
+from pipeline.loggers import Curves
 from pipeline.measure import Probe, load_probe
 from pipeline.observe import Observer, run_stage, stage_main
 from pipeline.shown import Board
@@ -164,6 +165,7 @@ class Segment:
         folder, done = self.scratch.path / "rounds", self.done - self.first
         before = records.read_rounds(folder, self.first, done)
         self.board = Board(self.observer, self.name, before)
+        self.curves = Curves(params.loggers, self.scratch.path.name, before)
 
     # --- a round ------------------------------------------------------------------------------
 
@@ -196,6 +198,7 @@ class Segment:
         seconds = time.monotonic() - began
         self._show(index, planned, int(str(row["generated_tokens"])), seconds)
         self.board.add(row | probe, seconds)
+        self.curves.add(row | probe)
 
     def _sample(self, ids: list[str], index: int) -> Waves:
         """Ask the method what it wants until it has it."""
@@ -352,9 +355,10 @@ class Segment:
         )
 
     def close(self) -> None:
-        """Stop the verifier's workers and the engine's servers."""
+        """Stop the verifier's workers, the engine's servers and the loggers."""
         self.pool.close()
         self.engine.close()
+        self.curves.close()
 
 
 def train_segment(params: Params, name: str, observer: Observer) -> None:
