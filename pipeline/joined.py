@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import math
 import os
 import re
@@ -30,11 +29,12 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow
 from prefect.flows import Flow
 from prefect.logging import get_run_logger
-from prefect.logging.handlers import APILogWorker
 from prefect.states import Cancelled, Failed, Pending
 
 from hapo_core.errors import HapoError
 from pipeline.observe import PARENT, Observer, Once, ask, warn
+from pipeline.quiet import drained, quiet_logging
+from pipeline.secrets import hide
 
 T = TypeVar("T")
 _START_SECONDS = 4.0
@@ -107,7 +107,7 @@ class Joined:
 
     def start(self, seconds: float = _START_SECONDS) -> None:
         """Create the flow run; returns when it runs, or after `seconds` without it."""
-        _quiet_logging()
+        quiet_logging()
         EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=1)
         threading.Thread(target=self._engine_thread, name="prefect", daemon=True).start()
         self._started.wait(seconds)
@@ -118,7 +118,7 @@ class Joined:
         """Use the flow run that this thread is in, instead of creating one."""
         context = FlowRunContext.get()
         assert context is not None and context.flow_run is not None
-        _quiet_logging()
+        quiet_logging()
         self._run, self._adopted = cast(FlowRun, context.flow_run), True
         self._logger = get_run_logger()
         self._context = contextvars.copy_context()
@@ -155,7 +155,7 @@ class Joined:
             self._loop.call_soon_threadsafe(self._done.set)
         if healthy:
             self._ended.wait(_left(end))
-            healthy = self._adopted or _drained(end)
+            healthy = self._adopted or drained(end)
         _stuck = not healthy
 
     def _engine_thread(self) -> None:
@@ -287,9 +287,10 @@ class Joined:
         slot.append(once)
         try:
             self._context.copy().run(cast(Callable[[], None], task))
-        except Exception as error:  # noqa: BLE001  the call's own error is kept in `once`
-            if error is not once.error:
-                self._trouble(error)
+        except _Shown:
+            pass  # the call's own error is kept in `once`
+        except Exception as error:  # noqa: BLE001  whatever Prefect has: it does not decide
+            self._trouble(error)
         finally:
             slot.pop()
 
@@ -297,7 +298,10 @@ class Joined:
         slot: list[Once[Any]] = []
 
         def call() -> None:
-            slot[-1].run()
+            try:
+                slot[-1].run()
+            except Exception as error:  # noqa: BLE001  its text goes to Prefect, itself to `once`
+                raise _Shown(hide(f"{type(error).__name__}: {error}")) from None
 
         task: Task[..., Any] = Task(
             fn=call,
@@ -317,6 +321,7 @@ class Joined:
         self, key: str, rows: Sequence[Mapping[str, object]], description: str, grows: bool
     ) -> None:
         table = [dict(row) for row in rows]
+        description = hide(description)
         artifact = TableArtifact(key=_key(key), table=table, description=description)
         self.submit(self._grow(artifact) if grows else artifact.acreate())
 
@@ -335,7 +340,7 @@ class Joined:
                 )
 
     def markdown(self, key: str, text: str) -> None:
-        self.submit(MarkdownArtifact(key=_key(key), markdown=text).acreate())
+        self.submit(MarkdownArtifact(key=_key(key), markdown=hide(text)).acreate())
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any] | None:
         """Run a coroutine beside the engine, in the flow's context; a failure loses the link."""
@@ -358,6 +363,10 @@ class Joined:
             self._logger.error(str(error), exc_info=unexpected)
 
 
+class _Shown(Exception):
+    """What Prefect is told of a call's error."""
+
+
 def _nothing() -> None:
     """The placeholder in the parent flow; the stage's own flow run stands for it."""
 
@@ -366,9 +375,9 @@ def _final_state(error: BaseException | None) -> State[Any] | None:
     if error is None:
         return None
     if isinstance(error, HapoError):
-        return Failed(message=str(error))
+        return Failed(message=hide(str(error)))
     if isinstance(error, Exception):
-        return Failed(message=f"{type(error).__name__}: {error}")
+        return Failed(message=hide(f"{type(error).__name__}: {error}"))
     return Cancelled(message=f"stopped: {type(error).__name__} {error}")
 
 
@@ -385,27 +394,6 @@ def _leave_client() -> None:
 
 def _left(end: float) -> float:
     return max(end - time.monotonic(), 0.1)
-
-
-def _drained(end: float) -> bool:
-    """Send what is left of logs and task states; whether all of it went out in time."""
-    left: set[Any] = set()
-    for worker in (APILogWorker, EventsWorker):
-        pair = worker.drain_all(timeout=_left(end), at_exit=False)
-        left |= pair[1]  # type: ignore[index]  # no loop runs in this thread: (done, not done)
-    return not left
-
-
-def _quiet_logging() -> None:
-    """Our lines are printed by the observer; Prefect's copies go to the server only."""
-    logger = logging.getLogger("prefect")
-    logger.propagate = False
-    logger.addHandler(logging.NullHandler())
-    # An error of a task is logged by the flow, a second copy helps nobody.
-    logging.getLogger("prefect.task_runs").setLevel(logging.CRITICAL + 1)
-    for sender in ("EventsWorker", "APILogWorker"):
-        logging.getLogger(sender).setLevel(logging.CRITICAL)
-    logging.raiseExceptions = False  # Prefect's log sender would complain about each batch
 
 
 def _key(text: str) -> str:

@@ -25,6 +25,7 @@ from typing import Generic, Literal, NoReturn, Protocol, TypeVar
 
 from hapo_core.errors import HapoError
 from pipeline.process import tether
+from pipeline.secrets import hide
 from pipeline.store import disk_full
 
 T = TypeVar("T")
@@ -126,7 +127,8 @@ class Observer:
         return once.outcome()
 
     def log(self, message: str, level: int = 20) -> None:
-        """Print one line, and send it to the run's log when joined."""
+        """Print one line, and send it to the run's log when joined; without credentials."""
+        message = hide(message)
         print(f"{self.stage}  {message}", flush=True)
         if self._link is not None:
             self._link.log(message, level)
@@ -259,7 +261,7 @@ def guarded(main: Callable[[], object]) -> int:
     try:
         result = main()
     except HapoError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(hide(f"error: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -278,7 +280,7 @@ def guarded(main: Callable[[], object]) -> int:
 
 def warn(message: str) -> None:
     """One line on stderr."""
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    print(hide(f"warning: {message}"), file=sys.stderr, flush=True)
 
 
 @contextmanager

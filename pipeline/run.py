@@ -32,6 +32,7 @@ from pipeline.process import RUN_PID
 from pipeline.repro import Screen, is_dvc_line, read_line, run_command
 from pipeline.request import Request, configure
 from pipeline.result import REPORT, SUMMARY, result_markdown, result_table
+from pipeline.secrets import hide
 from pipeline.store import read_json
 
 if TYPE_CHECKING:
@@ -200,6 +201,7 @@ class Supervisor:
 
     def tell(self, line: str) -> None:
         """A line of our own, on the screen and in the flow run's log."""
+        line = hide(line)
         self._screen.show(line)
         if self.flow is not None:
             self.flow.log(line)
@@ -225,6 +227,7 @@ class Supervisor:
         return env
 
     def _line(self, line: str) -> None:
+        line = hide(line)
         self._screen.show(line)
         event = read_line(line)
         if event is not None:

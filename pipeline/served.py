@@ -18,6 +18,7 @@ from pipeline.locks import WaitStopped
 from pipeline.observe import API_URL, prepare_environment
 from pipeline.request import Request
 from pipeline.run import Supervisor, alone, find_root
+from pipeline.secrets import hide
 from pipeline.topflow import TopFlow
 
 if TYPE_CHECKING:
@@ -70,9 +71,9 @@ def _run(request: Request, root: Path) -> State[Any]:
             top.sweep()
             code = supervisor.work(request)
     except WaitStopped as stop:
-        top.log(str(stop))
+        top.log(hide(str(stop)))
     except HapoError as error:
-        top.log(str(error))
+        top.log(hide(str(error)))
         top.finish(1, supervisor.stopped)
-        return Failed(message=str(error))
+        return Failed(message=hide(str(error)))
     return top.finish(code, supervisor.stopped)

@@ -1,6 +1,7 @@
 """Stand-ins for the stages: real files at the real places, no learning. Copied into a test project.
 
-Environment: TOY_SECONDS (how long a train stage works), TOY_FAIL (the stage that fails).
+Environment: TOY_SECONDS (how long a train stage works), TOY_FAIL (the stage that fails),
+TOY_LEAK (the stage that tells its credentials).
 """
 
 from __future__ import annotations
@@ -94,6 +95,10 @@ def report(observer: Observer) -> None:
     atomic_write_json(Path("reports/summary.json"), {**summary, **both})
 
 
+def _leak() -> None:
+    raise ValueError(f"401 for {os.environ['HF_TOKEN']}: {Path('.dvc/config.local').read_text()}")
+
+
 def main(stage: str) -> None:
     """Called by each stand-in module with its own name."""
     parser = argparse.ArgumentParser()
@@ -108,6 +113,11 @@ def main(stage: str) -> None:
             log.write(full + "\n")
         if os.environ.get("TOY_FAIL") == full:
             raise HapoError("this stage was told to fail", where=full, remedy="tell it not to")
+        if os.environ.get("TOY_LEAK") == full:  # as a careless library would
+            observer.log(f"token {os.environ['HF_TOKEN']}")
+            print("https://somebody:" + Path(".dvc/config.local").read_text())
+            observer.markdown_artifact("leak", f"`{os.environ['AWS_SECRET_ACCESS_KEY']}`")
+            observer.task("leak", _leak)
         function: Callable[..., None] = globals()[stage]
         function(observer, *([name] if name else []))
 
