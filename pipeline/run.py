@@ -248,8 +248,8 @@ class Supervisor:
 
     def stop_asked(self) -> str | None:
         """Why the run shall stop; None while it shall not."""
-        if self.stopped is None and self.flow is not None and self.flow.cancel_asked():
-            self.stopped = "cancelled from the UI"
+        if self.stopped is None and self.flow is not None:
+            self.stopped = self.flow.stop_asked()
         return self.stopped
 
     @contextmanager

@@ -91,20 +91,23 @@ class TopFlow:
         """Note that DVC took the stage's outputs: if its run is still open, it completed."""
         self._done.add(stage)
 
-    def cancel_asked(self) -> bool:
-        """Whether somebody cancelled the run in the UI; asks in the background, never waits."""
+    def stop_asked(self) -> str | None:
+        """What somebody in the UI wants, if the run shall end; asks in the background, never
+        waits."""
         if self.joined.run_id is None or not self.joined.ready():
-            return False
+            return None
         if self._asked is None:
             self._asked = self.joined.submit(self._read_state(self.joined.run_id))
-            return False
+            return None
         if not self._asked.done():
-            return False
+            return None
         asked, self._asked = self._asked, None
         if asked.cancelled() or asked.exception() is not None:
-            return False
+            return None
         state = asked.result()
-        return state is not None and (state.is_cancelling() or state.is_cancelled())
+        if state is not None and (state.is_cancelling() or state.is_cancelled()):
+            return "cancelled from the UI"
+        return "suspended from the UI" if state is not None and state.is_paused() else None
 
     def finish(self, code: int, stopped: str | None) -> State[Any]:
         """Close the run and whatever a killed stage left open under it; the state it got."""

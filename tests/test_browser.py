@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import REPO, PrefectServer, Project, eventually
+from report_run import STORIES, make_run
 from test_run import finish, stage_pids
+
+from pipeline.observe import Observer
+from pipeline.report import write_report
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
@@ -160,7 +164,9 @@ def test_watch_and_cancel_in_the_ui(
     shot(browser, "cancelled")
     assert run.wait(timeout=10) == 130
     finish(finished_project)
-    browser.get(page.split("/runs/")[0] + "/artifacts/key/segment-2")
+    where = {"artifacts": {"key": {"any_": ["segment-2"]}}, "sort": "CREATED_DESC"}
+    newest = prefect_server.post("/artifacts/filter", where)[0]["id"]
+    browser.get(page.split("/runs/")[0] + f"/artifacts/artifact/{newest}")
     eventually(lambda: _drawn(browser) == 2)
     shot(browser, "segment-report")
 
@@ -170,3 +176,17 @@ def _drawn(browser: WebDriver) -> int:
     script = """return [...document.images].filter(i => i.src.startsWith('data:image/svg')
         && i.complete && i.naturalWidth > 100).length"""
     return int(browser.execute_script(script))
+
+
+def test_the_report_in_a_browser(browser: WebDriver, tmp_path: Path) -> None:
+    """It opens from the disk, with its figures, and the browser has nothing to complain about."""
+    make_run(tmp_path, STORIES["hapo"])
+    page = write_report(Observer("report"), tmp_path)
+    browser.get_log("browser")  # forget what Prefect's pages said
+    browser.get(page.as_uri())
+    figures = browser.execute_script("return [...document.querySelectorAll('svg')].length")
+    assert figures >= 3
+    wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert browser.execute_script(wide) <= 0  # no sideways scrolling
+    assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
+    shot(browser, "report")
