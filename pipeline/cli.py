@@ -12,6 +12,7 @@ from pipeline.observe import guarded
 
 _MODULES = (
     "run",
+    "serve",
     "server",
     "profiles",
     "segments",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import math
 import os
 import re
@@ -23,18 +22,19 @@ from prefect.artifacts import MarkdownArtifact, TableArtifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.context import SyncClientContext
+from prefect.context import FlowRunContext, SyncClientContext
 from prefect.events.clients import PrefectEventsClient
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow
 from prefect.flows import Flow
 from prefect.logging import get_run_logger
-from prefect.logging.handlers import APILogWorker
 from prefect.states import Cancelled, Failed, Pending
 
 from hapo_core.errors import HapoError
 from pipeline.observe import PARENT, Observer, Once, ask, warn
+from pipeline.quiet import drained, quiet_logging
+from pipeline.secrets import hide
 
 T = TypeVar("T")
 _START_SECONDS = 4.0
@@ -72,9 +72,14 @@ class Joined:
         name: of the flow and the flow run.
         api: address that is asked for its health.
         tags: of the flow run.
+        deployment: the run belongs to this one, which is made where there is none: the UI offers
+            to cancel only the runs of a deployment.
     """
 
-    def __init__(self, name: str, api: str, tags: Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: str, api: str, tags: Sequence[str] = (), deployment: str | None = None
+    ) -> None:
+        self._deployment = deployment
         self.name, self.api, self.tags = name, api, list(tags)
         self._run: FlowRun | None = None
         self._over = False
@@ -86,8 +91,12 @@ class Joined:
         self._final: State[Any] | None = None
         self._lost = self._slow = self._warned = False
         self._asked, self._ask_every = time.monotonic(), _ASK_EVERY_SECONDS
+        self._label = ""
+        self._grown: dict[str, UUID] = {}
+        self._growing = asyncio.Lock()
         self._tasks: dict[str, tuple[Task[..., Any], list[Once[Any]]]] = {}
         self._sending: set[Future[Any]] = set()
+        self._adopted = False
 
     @property
     def run_id(self) -> UUID | None:
@@ -98,12 +107,34 @@ class Joined:
 
     def start(self, seconds: float = _START_SECONDS) -> None:
         """Create the flow run; returns when it runs, or after `seconds` without it."""
-        _quiet_logging()
+        quiet_logging()
         EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=1)
         threading.Thread(target=self._engine_thread, name="prefect", daemon=True).start()
         self._started.wait(seconds)
         if not self._started.is_set():
             warn(f"the Prefect server is slow: {self.name} starts before its run is registered")
+
+    def adopt(self) -> None:
+        """Use the flow run that this thread is in, instead of creating one."""
+        context = FlowRunContext.get()
+        assert context is not None and context.flow_run is not None
+        quiet_logging()
+        self._run, self._adopted = cast(FlowRun, context.flow_run), True
+        self._logger = get_run_logger()
+        self._context = contextvars.copy_context()
+        threading.Thread(target=self._side_thread, name="prefect", daemon=True).start()
+        self._started.wait()
+
+    def _side_thread(self) -> None:
+        async def stay() -> None:
+            self._loop, self._done = asyncio.get_running_loop(), asyncio.Event()
+            self._started.set()
+            await self._done.wait()
+
+        try:
+            asyncio.run(stay())
+        finally:
+            self._ended.set()
 
     def finish(self, error: BaseException | None, final: State[Any] | None = None) -> None:
         """Close the flow run: Completed, Failed or Cancelled; waits 5 s at most."""
@@ -119,11 +150,12 @@ class Joined:
                 self._log_error(error)
             if healthy:
                 wait(set(self._sending), timeout=_left(end))
-                self._context.run(_leave_client)
+                if not self._adopted:  # else the client is the engine's, which still needs it
+                    self._context.run(_leave_client)
             self._loop.call_soon_threadsafe(self._done.set)
         if healthy:
             self._ended.wait(_left(end))
-            healthy = _drained(end)
+            healthy = self._adopted or drained(end)
         _stuck = not healthy
 
     def _engine_thread(self) -> None:
@@ -155,7 +187,8 @@ class Joined:
                     await self._done.wait()
             return self._final
 
-        decorate = flow(name=self.name, validate_parameters=False, persist_result=False, retries=0)
+        kind = self.name.partition("@")[0]
+        decorate = flow(name=kind, validate_parameters=False, persist_result=False, retries=0)
         stage: Flow[[], Any] = decorate(body)
         if self._run is None:
             async with get_client() as client:
@@ -178,6 +211,13 @@ class Joined:
                 )
             except (ObjectNotFound, PrefectHTTPStatusError, ValueError) as error:
                 warn(f"no parent flow run {parent} on this server: {error}")
+        if self._deployment is not None:
+            return await client.create_flow_run_from_deployment(
+                await self._find_deployment(client, stage, self._deployment),
+                name=self.name,
+                tags=self.tags,
+                state=Pending(),
+            )
         return await client.create_flow_run(
             stage,
             name=self.name,
@@ -185,6 +225,19 @@ class Joined:
             state=Pending(),
             parent_task_run_id=placeholder.id if placeholder else None,
         )
+
+    async def _find_deployment(
+        self, client: PrefectClient, stage: Flow[[], Any], name: str
+    ) -> UUID:
+        try:
+            return (await client.read_deployment_by_name(f"{stage.name}/{name}")).id
+        except ObjectNotFound:
+            return await client.create_deployment(
+                await client.create_flow(stage),
+                name,
+                tags=self.tags,
+                description="Runs by `hapo run`; `hapo serve` lets the UI start them too.",
+            )
 
     # --- the link ---
 
@@ -225,17 +278,19 @@ class Joined:
             self._warned = True
             warn(f"Prefect: {type(error).__name__}: {error}; {self.name} goes on")
 
-    def task(self, name: str, once: Once[Any]) -> None:
+    def task(self, name: str, once: Once[Any], label: str) -> None:
         assert self._context is not None
+        self._label = label
         if name not in self._tasks:
             self._tasks[name] = self._make_task(name)
         task, slot = self._tasks[name]
         slot.append(once)
         try:
             self._context.copy().run(cast(Callable[[], None], task))
-        except Exception as error:  # noqa: BLE001  the call's own error is kept in `once`
-            if error is not once.error:
-                self._trouble(error)
+        except _Shown:
+            pass  # the call's own error is kept in `once`
+        except Exception as error:  # noqa: BLE001  whatever Prefect has: it does not decide
+            self._trouble(error)
         finally:
             slot.pop()
 
@@ -243,12 +298,15 @@ class Joined:
         slot: list[Once[Any]] = []
 
         def call() -> None:
-            slot[-1].run()
+            try:
+                slot[-1].run()
+            except Exception as error:  # noqa: BLE001  its text goes to Prefect, itself to `once`
+                raise _Shown(hide(f"{type(error).__name__}: {error}")) from None
 
         task: Task[..., Any] = Task(
             fn=call,
             name=name,
-            task_run_name=name,
+            task_run_name=lambda: self._label,
             cache_policy=NO_CACHE,
             persist_result=False,
             retries=0,
@@ -259,13 +317,30 @@ class Joined:
         if self._logger is not None and not self._lost:
             self._logger.log(level, message)
 
-    def table(self, key: str, rows: Sequence[Mapping[str, object]], description: str) -> None:
+    def table(
+        self, key: str, rows: Sequence[Mapping[str, object]], description: str, grows: bool
+    ) -> None:
         table = [dict(row) for row in rows]
+        description = hide(description)
         artifact = TableArtifact(key=_key(key), table=table, description=description)
-        self.submit(artifact.acreate())
+        self.submit(self._grow(artifact) if grows else artifact.acreate())
+
+    async def _grow(self, artifact: TableArtifact) -> None:
+        key = artifact.key or ""
+        async with self._growing:  # in the order of submission
+            known = self._grown.get(key)
+            if known is None:
+                self._grown[key] = (await artifact.acreate()).id
+                return
+            changed = {"data": await artifact.aformat(), "description": artifact.description}
+            async with get_client() as client:
+                # not `update_artifact`: that also stores the whole table in an event, every time
+                await client.request(
+                    "PATCH", "/artifacts/{id}", path_params={"id": known}, json=changed
+                )
 
     def markdown(self, key: str, text: str) -> None:
-        self.submit(MarkdownArtifact(key=_key(key), markdown=text).acreate())
+        self.submit(MarkdownArtifact(key=_key(key), markdown=hide(text)).acreate())
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any] | None:
         """Run a coroutine beside the engine, in the flow's context; a failure loses the link."""
@@ -288,6 +363,10 @@ class Joined:
             self._logger.error(str(error), exc_info=unexpected)
 
 
+class _Shown(Exception):
+    """What Prefect is told of a call's error."""
+
+
 def _nothing() -> None:
     """The placeholder in the parent flow; the stage's own flow run stands for it."""
 
@@ -296,9 +375,9 @@ def _final_state(error: BaseException | None) -> State[Any] | None:
     if error is None:
         return None
     if isinstance(error, HapoError):
-        return Failed(message=str(error))
+        return Failed(message=hide(str(error)))
     if isinstance(error, Exception):
-        return Failed(message=f"{type(error).__name__}: {error}")
+        return Failed(message=hide(f"{type(error).__name__}: {error}"))
     return Cancelled(message=f"stopped: {type(error).__name__} {error}")
 
 
@@ -315,27 +394,6 @@ def _leave_client() -> None:
 
 def _left(end: float) -> float:
     return max(end - time.monotonic(), 0.1)
-
-
-def _drained(end: float) -> bool:
-    """Send what is left of logs and task states; whether all of it went out in time."""
-    left: set[Any] = set()
-    for worker in (APILogWorker, EventsWorker):
-        pair = worker.drain_all(timeout=_left(end), at_exit=False)
-        left |= pair[1]  # type: ignore[index]  # no loop runs in this thread: (done, not done)
-    return not left
-
-
-def _quiet_logging() -> None:
-    """Our lines are printed by the observer; Prefect's copies go to the server only."""
-    logger = logging.getLogger("prefect")
-    logger.propagate = False
-    logger.addHandler(logging.NullHandler())
-    # An error of a task is logged by the flow, a second copy helps nobody.
-    logging.getLogger("prefect.task_runs").setLevel(logging.CRITICAL + 1)
-    for sender in ("EventsWorker", "APILogWorker"):
-        logging.getLogger(sender).setLevel(logging.CRITICAL)
-    logging.raiseExceptions = False  # Prefect's log sender would complain about each batch
 
 
 def _key(text: str) -> str:

@@ -1,47 +1,205 @@
-"""One run at a time per project, and DVC's locks after a kill."""
+"""One run at a time per project and per device, and DVC's locks after a kill.
+
+All locks are `flock`s: the kernel releases them, however their process ends.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from hapo_core.errors import HapoError
+from hapo_core.errors import ConfigError, HapoError
 from pipeline.process import alive
 from pipeline.store import atomic_write_text
 
 RUN_LOCK = Path(".hapo/run.lock")
 RWLOCK = Path(".dvc/tmp/rwlock")
+LOCKS = "HAPO_LOCKS"
+"""Environment variable: the folder of the devices' locks; one for all users where it is shared."""
+_LOOK_SECONDS = 0.3
+_TELL_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How a run waits for a lock that another one holds.
+
+    Args:
+        tell: gets a line when the wait begins, and every ten minutes.
+        stop_asked: asked all the time; a text ends the wait.
+    """
+
+    tell: Callable[[str], None]
+    stop_asked: Callable[[], str | None]
+
+
+class WaitStopped(HapoError):
+    """Somebody stopped the run while it waited for a lock."""
 
 
 @contextmanager
-def run_lock(root: Path = Path()) -> Iterator[None]:
-    """Hold the project's run lock; the kernel releases it, however this process ends.
+def run_lock(root: Path = Path(), patience: Patience | None = None) -> Iterator[None]:
+    """Hold the project's run lock.
+
+    Args:
+        root: the project.
+        patience: wait for the holder; by default a held lock is an error.
 
     Raises:
         HapoError: another run holds it; names its process.
+        WaitStopped: while waiting.
     """
-    path = root / RUN_LOCK
+    with _held(root / RUN_LOCK, "another run of this project is going on", root, patience):
+        yield
+
+
+@contextmanager
+def device_locks(
+    devices: Sequence[str], root: Path = Path(), patience: Patience | None = None
+) -> Iterator[None]:
+    """Hold the locks of this user's devices, over all projects: one run per machine and GPU.
+
+    Args:
+        devices: of `devices_of`.
+        root: the project, for the message that another run gets.
+        patience: as in `run_lock`.
+
+    Raises:
+        HapoError: another run holds one of them; names its process and project.
+        WaitStopped: while waiting.
+    """
+    folder = lock_folder()
+    with ExitStack() as stack:
+        for device in sorted(devices):  # in one order everywhere: no two runs wait in a circle
+            what = f"another run works on {device}"
+            stack.enter_context(_held(folder / f"{device}.lock", what, root, patience))
+        yield
+
+
+def devices_of(device: str) -> list[str]:
+    """The locks that `compute.device` needs: `cpu`, or one for each GPU this process may use.
+
+    GPUs are named as CUDA_VISIBLE_DEVICES names them (indices or UUIDs: use one kind on a
+    machine); without that variable, `cuda:N` is GPU N and `cuda` all of the machine's GPUs.
+    """
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
+        return [kind]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = _installed_gpus() if visible is None else [v.strip() for v in visible.split(",")]
+    names = [name for name in names if name]
+    if index.isdigit() and int(index) < len(names):
+        names = [names[int(index)]]
+    elif index.isdigit() and not names:
+        names = [index]
+    return [f"gpu-{name}" for name in names] or ["gpu-0"]
+
+
+def _installed_gpus() -> list[str]:
+    found = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")]
+    return sorted((name for name in found if name.isdigit()), key=int)
+
+
+def lock_folder() -> Path:
+    """HAPO_LOCKS, else a folder of this user's that disappears with the machine's next start.
+
+    Raises:
+        ConfigError: the folder belongs to somebody else.
+    """
+    given, runtime = os.environ.get(LOCKS), os.environ.get("XDG_RUNTIME_DIR")
+    if given:
+        folder = Path(given)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    if runtime and Path(runtime).is_dir():
+        folder = Path(runtime) / "hapo"
+    else:
+        folder = Path(tempfile.gettempdir()) / f"hapo-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise ConfigError(
+            "the folder of the device locks belongs to another user",
+            where=str(folder),
+            remedy=f"set {LOCKS} to a folder of your own",
+        )
+    return folder
+
+
+@contextmanager
+def _held(path: Path, what: str, root: Path, patience: Patience | None) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            handle.seek(0)
-            holder = handle.read().strip() or "unknown"
-            raise HapoError(
-                f"another run of this project is going on: process {holder}",
-                where=str(path),
-                remedy="wait for it, or stop it with Ctrl-C there (its finished work is kept)",
-            ) from error
+        told = -_TELL_SECONDS
+        while not _try(handle):
+            holder = _holder(handle)
+            if patience is None:
+                raise HapoError(
+                    f"{what}: {holder}",
+                    where=str(path),
+                    remedy="wait for it (`hapo run --wait` does), or stop it with Ctrl-C there "
+                    "(its finished work is kept)",
+                )
+            if time.monotonic() - told >= _TELL_SECONDS:
+                told = time.monotonic()
+                patience.tell(f"{what}: {holder}; this run waits for it")
+            if stopped := patience.stop_asked():
+                raise WaitStopped(f"{stopped} while it waited for {path}")
+            time.sleep(_LOOK_SECONDS)
         handle.truncate(0)
-        handle.write(f"{os.getpid()}\n")
+        handle.write(f"process {os.getpid()} in {root.resolve()}\n")
         handle.flush()
         yield
+
+
+def _try(handle: IO[str]) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(handle: IO[str]) -> str:
+    handle.seek(0)
+    return handle.read().strip() or "unknown"
+
+
+# --- runs that are shown ------------------------------------------------------------------------
+
+SHOWN = Path(".hapo/shown")
+
+
+@contextmanager
+def shown_run(run_id: str, root: Path = Path()) -> Iterator[None]:
+    """Mark the flow run as one of a living process: `is_shown` is true until this one ends."""
+    path = root / SHOWN / f"{run_id}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def is_shown(run_id: str, root: Path = Path()) -> bool:
+    """Whether the process of a flow run of this project is alive, perhaps waiting for a lock."""
+    try:
+        with (root / SHOWN / f"{run_id}.lock").open("r") as handle:
+            return not _try(handle)
+    except FileNotFoundError:
+        return False
+
+
+# --- DVC's --------------------------------------------------------------------------------------
 
 
 def heal_rwlock(root: Path = Path()) -> list[str]:

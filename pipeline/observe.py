@@ -9,6 +9,7 @@ the work is never run twice.
 from __future__ import annotations
 
 import http.client
+import math
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ from typing import Generic, Literal, NoReturn, Protocol, TypeVar
 
 from hapo_core.errors import HapoError
 from pipeline.process import tether
+from pipeline.secrets import hide
 from pipeline.store import disk_full
 
 T = TypeVar("T")
@@ -45,14 +47,17 @@ class Link(Protocol):
     def ready(self) -> bool:
         """Whether the server still answers (asked at most every few seconds)."""
 
-    def task(self, name: str, once: Once[T]) -> None:
-        """Run `once` as a task run; on trouble with the server it may be left unrun."""
+    def task(self, name: str, once: Once[T], label: str) -> None:
+        """Run `once` as a task run, shown as `label`; on trouble with the server it may be left
+        unrun."""
 
     def log(self, message: str, level: int) -> None:
         """Send a line to the run's log."""
 
-    def table(self, key: str, rows: Sequence[Mapping[str, object]], description: str) -> None:
-        """Send a table artifact."""
+    def table(
+        self, key: str, rows: Sequence[Mapping[str, object]], description: str, grows: bool
+    ) -> None:
+        """Send a table artifact; one that grows replaces what it showed under that key."""
 
     def markdown(self, key: str, text: str) -> None:
         """Send a Markdown artifact."""
@@ -105,6 +110,9 @@ class Observer:
         self._first: tuple[float, int] | None = None
         self._printed = -1e9
         self._interval = float(os.environ.get(INTERVAL, "5"))
+        self._sent: dict[str, float] = {}
+        self.part = ""
+        """What the tasks belong to, e.g. a round's number; shown beside their names."""
 
     def task(self, name: str, fn: Callable[..., T], *args: object, **kwargs: object) -> T:
         """Run `fn(*args, **kwargs)` exactly once, in this thread; as a task run when joined.
@@ -115,11 +123,12 @@ class Observer:
         once = Once(lambda: fn(*args, **kwargs))
         link = self._ready_link()
         if link is not None:
-            link.task(name, once)
+            link.task(name, once, f"{name} {self.part}".rstrip())
         return once.outcome()
 
     def log(self, message: str, level: int = 20) -> None:
-        """Print one line, and send it to the run's log when joined."""
+        """Print one line, and send it to the run's log when joined; without credentials."""
+        message = hide(message)
         print(f"{self.stage}  {message}", flush=True)
         if self._link is not None:
             self._link.log(message, level)
@@ -151,7 +160,24 @@ class Observer:
         """Show a table on the run's page; nothing in a plain run. Never blocks."""
         link = self._ready_link()
         if link is not None:
-            link.table(key, rows, description)
+            link.table(key, rows, description, False)
+
+    def growing_table(
+        self,
+        key: str,
+        rows: Sequence[Mapping[str, object]],
+        description: str = "",
+        *,
+        last: bool = False,
+    ) -> None:
+        """Show a table that gets longer: one artifact, updated every few seconds and at `last`."""
+        now = time.monotonic()
+        if not last and now - self._sent.get(key, -math.inf) < self._interval:
+            return
+        link = self._ready_link()
+        if link is not None:
+            self._sent[key] = now
+            link.table(key, rows, description, True)
 
     def markdown_artifact(self, key: str, text: str) -> None:
         """Show Markdown on the run's page; nothing in a plain run. Never blocks."""
@@ -235,7 +261,7 @@ def guarded(main: Callable[[], object]) -> int:
     try:
         result = main()
     except HapoError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(hide(f"error: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -254,7 +280,7 @@ def guarded(main: Callable[[], object]) -> int:
 
 def warn(message: str) -> None:
     """One line on stderr."""
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    print(hide(f"warning: {message}"), file=sys.stderr, flush=True)
 
 
 @contextmanager

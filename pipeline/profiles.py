@@ -76,9 +76,16 @@ def use(name: str, *, force: bool = False, root: Path = Path()) -> Path | None:
                 remedy="keep it under a name of its own (`cp params.yaml params/MINE.yaml`), or "
                 f"`hapo profile use {name} --force`, which keeps a backup",
             )
-        backup = _free_name(target)
-        atomic_write_bytes(backup, target.read_bytes())
+        backup = keep_backup(root)
     atomic_write_bytes(target, source.read_bytes())
+    return backup
+
+
+def keep_backup(root: Path = Path()) -> Path:
+    """Copy params.yaml to the first free params.backup-N.yaml and return that name."""
+    target = root / PARAMS
+    backup = _free_name(target)
+    atomic_write_bytes(backup, target.read_bytes())
     return backup
 
 

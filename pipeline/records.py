@@ -216,20 +216,3 @@ def read_rounds(folder: Path, first: int, count: int) -> list[Row]:
     for number in range(first + 1, first + count + 1):
         rows.extend(read_table(folder / f"round-{number:05d}.parquet", ROUNDS).to_pylist())
     return rows
-
-
-def summary_rows(rows: Sequence[Row]) -> list[Row]:
-    """The columns of a round that people look at first."""
-    keys = (
-        "round",
-        "success_rate",
-        "injected_groups",
-        "dead_groups",
-        "prompts",
-        "gamma",
-        "mean_response_tokens",
-        "generated_tokens",
-        "loss",
-        "probe_avg",
-    )
-    return [{k: row[k] for k in keys} for row in rows]

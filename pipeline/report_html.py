@@ -124,11 +124,11 @@ def _context(data: ReportData, figures: list[Figure]) -> dict[str, Any]:
 
 
 def configuration(params: Params) -> str:
-    """params.yaml as it was understood, defaults included."""
+    """params.yaml as it was understood, defaults included; loggers decide nothing in a report."""
     sink = io.StringIO()
     writer = YAML()
     writer.default_flow_style = False
-    writer.dump(params.model_dump(mode="json"), sink)
+    writer.dump(params.model_dump(mode="json", exclude={"loggers"}), sink)
     return sink.getvalue()
 
 

@@ -18,18 +18,25 @@ from typing import TYPE_CHECKING, Any
 
 from hapo_core.errors import ConfigError, HapoError
 from pipeline import server
-from pipeline.config import load_params
-from pipeline.locks import heal_rwlock, run_lock
+from pipeline.config import Params, load_params
+from pipeline.locks import (
+    Patience,
+    WaitStopped,
+    device_locks,
+    devices_of,
+    heal_rwlock,
+    run_lock,
+)
 from pipeline.observe import API_URL, INTERVAL, PARENT, answers, prepare_environment, warn
 from pipeline.process import RUN_PID
 from pipeline.repro import Screen, is_dvc_line, read_line, run_command
+from pipeline.request import Request, configure
+from pipeline.result import REPORT, SUMMARY, result_markdown, result_table
+from pipeline.secrets import hide
 from pipeline.store import read_json
 
 if TYPE_CHECKING:
     from pipeline.topflow import TopFlow
-
-SUMMARY = Path("reports/summary.json")
-REPORT = Path("reports/report.html")
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -49,15 +56,12 @@ def find_root(start: Path | None = None) -> Path:
     )
 
 
-def run(
-    targets: Sequence[str] = (), *, with_server: bool = True, force_stage: str | None = None
-) -> int:
+def run(request: Request, *, with_server: bool = True) -> int:
     """Run the pipeline in the project of the working directory; DVC's exit status is returned.
 
     Args:
-        targets: stages (`train@2`, `evaluate`); none means the whole graph.
+        request: what to run, and with which configuration.
         with_server: False works without Prefect.
-        force_stage: run this stage even if nothing changed, then what follows from it.
 
     Raises:
         HapoError: no project, a bad configuration, another run going on, or PREFECT_API_URL
@@ -65,26 +69,24 @@ def run(
     """
     root = find_root()
     os.chdir(root)
-    load_params()
-    with run_lock():
-        for repair in heal_rwlock():
-            warn(repair)
-        api, ui = _connect() if with_server else (None, None)
-        flow = _open_flow(api, root) if api else None
-        page = f"{ui}/runs/flow-run/{flow.joined.run_id}" if flow and flow.joined.run_id else ui
-        if page:
-            print(f"UI      {page}", flush=True)
-        supervisor = Supervisor(flow, api)
-        code = 1
-        try:
-            with supervisor.signals():
-                for command in _commands(targets, force_stage):
-                    code = supervisor.repro(command)
-                    if code != 0:
-                        break
-        finally:
-            if flow is not None:
-                flow.finish(code, supervisor.stopped)
+    supervisor = Supervisor()
+    page = None
+    try:
+        with supervisor.signals(), alone(request, root, supervisor):
+            api, ui = _connect_if_possible() if with_server else (None, None)
+            flow = _open_flow(api, root) if api else None
+            page = f"{ui}/runs/flow-run/{flow.joined.run_id}" if flow and flow.joined.run_id else ui
+            if page:
+                print(f"UI      {page}", flush=True)
+            supervisor.show_on(flow, api)
+            try:
+                code = supervisor.work(request)
+            finally:
+                if flow is not None:
+                    flow.finish(supervisor.code, supervisor.stopped)
+    except WaitStopped as stop:
+        warn(str(stop))
+        return 130
     alive = api is not None and answers(
         api, timeout=5.0
     )  # at the end of a run a server may be busy
@@ -92,18 +94,44 @@ def run(
     return code
 
 
-def _commands(targets: Sequence[str], force_stage: str | None) -> Iterator[list[str]]:
-    dvc = [sys.executable, "-m", "dvc", "repro"]
-    if force_stage is not None:
-        yield [*dvc, "--force", "--single-item", force_stage]
-    yield [*dvc, *targets]
+@contextmanager
+def alone(request: Request, root: Path, supervisor: Supervisor) -> Iterator[None]:
+    """The project and its devices for this run only, and params.yaml as the request wants it.
+
+    Raises:
+        HapoError: another run holds the project or a device (unless the request waits), or the
+            configuration is not valid.
+    """
+    patience = Patience(supervisor.tell, supervisor.stop_asked) if request.wait else None
+    with run_lock(root, patience):
+        for repair in heal_rwlock(root):
+            warn(repair)
+        for line in configure(request, root):
+            supervisor.tell(line)
+        with device_locks(_devices(load_params()), root, patience):
+            yield
+
+
+def _devices(params: Params) -> list[str]:
+    """The locks of the devices that the run computes or generates on."""
+    found = set(devices_of(params.compute.device))
+    for choice in (params.rollout, params.evaluate):
+        servers = choice.vllm
+        if servers is not None and servers.device == "cuda" and not servers.urls:
+            given = [f"gpu-{one.strip()}" for gpus in servers.gpus or () for one in gpus.split(",")]
+            found.update(given or devices_of("cuda"))
+    return sorted(found)
 
 
 # --- the server ---------------------------------------------------------------------------------
 
 
-def _connect() -> tuple[str | None, str | None]:
-    """(API address, UI address) of the server to use; starts a local one if none answers."""
+def connect() -> tuple[str, str]:
+    """(API address, UI address) of the server to use; starts a local one if none answers.
+
+    Raises:
+        HapoError: PREFECT_API_URL names an address that does not answer, or none could be started.
+    """
     wanted = os.environ.get(API_URL)
     if wanted:
         if not answers(wanted, timeout=3.0):
@@ -114,13 +142,20 @@ def _connect() -> tuple[str | None, str | None]:
                 "local one; or `hapo run --no-server`",
             )
         return wanted, wanted.rstrip("/").removesuffix("/api")
-    try:
-        found = server.ensure()
-    except HapoError as error:
-        warn(f"{error}\nthe run goes on without Prefect")
-        return None, None
+    found = server.ensure()
     os.environ.setdefault("PREFECT_HOME", str(server.HOME.absolute()))
     return found.api, found.url
+
+
+def _connect_if_possible() -> tuple[str | None, str | None]:
+    """`connect`, but a local server that does not start is no obstacle."""
+    try:
+        return connect()
+    except HapoError as error:
+        if os.environ.get(API_URL):
+            raise
+        warn(f"{error}\nthe run goes on without Prefect")
+        return None, None
 
 
 def _open_flow(api: str, root: Path) -> TopFlow:
@@ -139,15 +174,41 @@ def _open_flow(api: str, root: Path) -> TopFlow:
 class Supervisor:
     """Runs `dvc repro`, shows its lines, tells the flow, and stops it when asked."""
 
-    def __init__(self, flow: TopFlow | None, api: str | None) -> None:
-        self.flow, self.api = flow, api
+    def __init__(self) -> None:
+        self.flow: TopFlow | None = None
+        self.api: str | None = None
         self.stopped: str | None = None
+        self.code = 1
+        """Exit status so far: what the flow is closed with when something unexpected happens."""
         self._screen = Screen()
         self._stage: str | None = None
 
-    def repro(self, command: Sequence[str]) -> int:
-        """Run one command; 130 when it was stopped."""
-        code = run_command(command, self._environment(), self._line, self._stop_asked)
+    def show_on(self, flow: TopFlow | None, api: str | None) -> None:
+        """From now on tell this flow run what happens."""
+        self.flow, self.api = flow, api
+        if flow is not None:
+            flow.sweep()
+
+    def work(self, request: Request) -> int:
+        """Do what the request says; DVC's exit status, 130 when it was stopped."""
+        for words in request.dvc_words():
+            self.code = self._dvc(words)
+            if self.code != 0:
+                break
+        if self.code == 0 and self.flow is not None and SUMMARY.is_file():
+            self.flow.joined.markdown("summary", result_markdown(read_json(SUMMARY)))
+        return self.code
+
+    def tell(self, line: str) -> None:
+        """A line of our own, on the screen and in the flow run's log."""
+        line = hide(line)
+        self._screen.show(line)
+        if self.flow is not None:
+            self.flow.log(line)
+
+    def _dvc(self, words: Sequence[str]) -> int:
+        command = [sys.executable, "-m", "dvc", *words]
+        code = run_command(command, self._environment(), self._line, self.stop_asked)
         self._stage_over(ok=code == 0)
         return 130 if self.stopped else code
 
@@ -166,6 +227,7 @@ class Supervisor:
         return env
 
     def _line(self, line: str) -> None:
+        line = hide(line)
         self._screen.show(line)
         event = read_line(line)
         if event is not None:
@@ -184,9 +246,10 @@ class Supervisor:
             self.flow.finished(self._stage)
         self._stage = None
 
-    def _stop_asked(self) -> str | None:
-        if self.stopped is None and self.flow is not None and self.flow.cancel_asked():
-            self.stopped = "cancelled from the UI"
+    def stop_asked(self) -> str | None:
+        """Why the run shall stop; None while it shall not."""
+        if self.stopped is None and self.flow is not None:
+            self.stopped = self.flow.stop_asked()
         return self.stopped
 
     @contextmanager
@@ -223,41 +286,6 @@ def _print_end(code: int, stopped: str | None, page: str | None) -> None:
         print(f"UI      {page}")
 
 
-def result_table(summary: dict[str, Any]) -> str:
-    """The numbers of `reports/summary.json` as text: benchmark, base, final, n, k."""
-    rows = [("benchmark", "base", "final", "n", "k")]
-    base, final = summary.get("base", {}), summary.get("final", {})
-    for name in sorted(set(base) | set(final)):
-        known = final.get(name) or base.get(name) or {}
-        rows.append(
-            (
-                name,
-                _cell(base.get(name)),
-                _cell(final.get(name)),
-                str(known.get("n", "-")),
-                str(known.get("k", "-")),
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    head = f"method {summary.get('method', '?')}, profile {summary.get('profile', '?')}, "
-    head += f"{summary.get('rounds', '?')} rounds, seed {summary.get('seed', '?')}"
-    return "\n".join([head, *lines])
-
-
-def _cell(entry: dict[str, Any] | None) -> str:
-    if not entry or entry.get("avg") is None:
-        return "-"
-    text = f"{100 * entry['avg']:.1f} %"
-    if entry.get("ci"):
-        low, high = entry["ci"]
-        text += f" [{100 * low:.1f}, {100 * high:.1f}]"
-    return text
-
-
 # --- the command --------------------------------------------------------------------------------
 
 
@@ -266,7 +294,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser("run", help="run what is not up to date, watched by Prefect")
     parser.add_argument("targets", nargs="*", help="stages, e.g. train@2; default: everything")
     parser.add_argument("--no-server", action="store_true", help="without Prefect")
-    parser.add_argument("--force-stage", metavar="NAME", help="run this stage in any case")
+    forcing = parser.add_mutually_exclusive_group()
+    forcing.add_argument("--force-stage", metavar="NAME", help="run this stage in any case")
+    forcing.add_argument("--force", action="store_true", help="run the targets in any case")
+    parser.add_argument("--use", metavar="NAME", help="begin with this profile (params/NAME.yaml)")
+    parser.add_argument(
+        "-S",
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="change params.yaml first, e.g. -S update.learning_rate=2e-5",
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help="wait for a run that holds the project or the device"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="check data, engine and disk, show the plan; no run"
     )
@@ -286,4 +329,12 @@ def _command(options: argparse.Namespace) -> int:
         from pipeline.dry_run import dry_run
 
         return 0 if dry_run(options.targets) else 1
-    return run(options.targets, with_server=not options.no_server, force_stage=options.force_stage)
+    request = Request(
+        targets=tuple(options.targets),
+        force=options.force,
+        force_stage=options.force_stage,
+        profile=options.use,
+        overrides=tuple(options.overrides),
+        wait=options.wait,
+    )
+    return run(request, with_server=not options.no_server)

@@ -46,7 +46,7 @@ def set_segments(
         raise ConfigError("segments and rounds are counted from 1", where="hapo segments")
     path = root / PARAMS
     load_params(path)
-    yaml = _yaml()
+    yaml = round_trip()
     text = path.read_text(encoding="utf-8")
     whole = yaml.load(text)
     segments: CommentedMap = whole["segments"]
@@ -90,14 +90,15 @@ def _splice(old: str, new: str) -> str:
 
 def _lines_of(text: str, section: str) -> tuple[int, int]:
     """First line of a top-level section, and the first line after it."""
-    whole = _yaml().load(text)
+    whole = round_trip().load(text)
     starts = sorted(whole.lc.key(key)[0] for key in whole)
     start = whole.lc.key(section)[0]
     following = [line for line in starts if line > start]
     return start, following[0] if following else len(text.splitlines())
 
 
-def _yaml() -> YAML:
+def round_trip() -> YAML:
+    """A reader and writer that keeps comments, order and quotes."""
     yaml = YAML(typ="rt")
     yaml.preserve_quotes = True
     yaml.width = 10_000

@@ -5,10 +5,10 @@ Imported only where a server answers.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitTimeoutError
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -30,8 +30,12 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from pipeline.joined import Joined
+from pipeline.locks import is_shown, shown_run
+from pipeline.names import deployment_name, project_tags
 
 _OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.SCHEDULED]
+_BEGUN = [StateType.RUNNING, StateType.CANCELLING]
+"""Of a top-level run that had a process: one that is scheduled or pending will get its own."""
 _WAIT_SECONDS = 3.0
 _START_SECONDS = 15.0
 """Longer than a stage waits: the server may have started a moment ago, on a busy machine."""
@@ -46,17 +50,34 @@ class TopFlow:
     """
 
     def __init__(self, api: str, root: Path) -> None:
-        project = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
-        self.tags = ["hapo", f"project-{project}"]
-        self.joined = Joined("hapo", api, self.tags)
+        self._root = root.resolve()
+        self.tags = project_tags(root)
+        self.joined = Joined("hapo", api, self.tags, deployment_name(root))
+        self._living = ExitStack()
         self._asked: Future[Any] | None = None
         self._done: set[str] = set()
 
     def start(self) -> UUID | None:
         """Begin the run; its id, or None where the server was too slow."""
         self.joined.start(_START_SECONDS)
-        self._wait(self._close_stale())
+        self._mark()
         return self.joined.run_id
+
+    def adopt(self) -> UUID | None:
+        """Show things on the flow run that this thread is in; whoever started it ends it."""
+        self.joined.adopt()
+        self._mark()
+        if self.joined.run_id is not None:
+            self.joined.submit(self._tag(self.joined.run_id))
+        return self.joined.run_id
+
+    def _mark(self) -> None:
+        if self.joined.run_id is not None:
+            self._living.enter_context(shown_run(str(self.joined.run_id), self._root))
+
+    def sweep(self) -> None:
+        """Close what a killed run left open; call it while holding the project's lock."""
+        self._wait(self._close_stale())
 
     def log(self, message: str) -> None:
         """A line of DVC's for the run's log."""
@@ -70,23 +91,26 @@ class TopFlow:
         """Note that DVC took the stage's outputs: if its run is still open, it completed."""
         self._done.add(stage)
 
-    def cancel_asked(self) -> bool:
-        """Whether somebody cancelled the run in the UI; asks in the background, never waits."""
+    def stop_asked(self) -> str | None:
+        """What somebody in the UI wants, if the run shall end; asks in the background, never
+        waits."""
         if self.joined.run_id is None or not self.joined.ready():
-            return False
+            return None
         if self._asked is None:
             self._asked = self.joined.submit(self._read_state(self.joined.run_id))
-            return False
+            return None
         if not self._asked.done():
-            return False
+            return None
         asked, self._asked = self._asked, None
         if asked.cancelled() or asked.exception() is not None:
-            return False
+            return None
         state = asked.result()
-        return state is not None and (state.is_cancelling() or state.is_cancelled())
+        if state is not None and (state.is_cancelling() or state.is_cancelled()):
+            return "cancelled from the UI"
+        return "suspended from the UI" if state is not None and state.is_paused() else None
 
-    def finish(self, code: int, stopped: str | None) -> None:
-        """Close the run and whatever a killed stage left open under it."""
+    def finish(self, code: int, stopped: str | None) -> State[Any]:
+        """Close the run and whatever a killed stage left open under it; the state it got."""
         run_id = self.joined.run_id
         if run_id is not None and self.joined.ready():
             self._wait(self._close_children(run_id, stopped))
@@ -96,6 +120,8 @@ class TopFlow:
         elif code != 0:
             final = Failed(message=f"dvc repro ended with status {code}")
         self.joined.finish(None, final)
+        self._living.close()
+        return final
 
     def _wait(self, work: Coroutine[Any, Any, Any]) -> None:
         future = self.joined.submit(work)
@@ -106,6 +132,12 @@ class TopFlow:
                 future.cancel()
 
     # --- coroutines, run beside the engine ---
+
+    async def _tag(self, run_id: UUID) -> None:
+        """A deployment by prefect.yaml cannot know the project's tag."""
+        async with get_client() as client:
+            known = (await client.read_flow_run(run_id)).tags
+            await client.update_flow_run(run_id, tags={*known, *self.tags})
 
     async def _show_cached(self, stage: str) -> None:
         async with get_client() as client:
@@ -122,16 +154,16 @@ class TopFlow:
             return (await client.read_flow_run(run_id)).state
 
     async def _close_stale(self) -> None:
-        """Runs of this project that are still open though we hold its lock: their process died."""
+        """Runs of this project that are still open and whose process is gone."""
         async with get_client() as client:
             runs = await client.read_flow_runs(
                 flow_run_filter=FlowRunFilter(
                     tags=FlowRunFilterTags(all_=self.tags),
-                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN)),
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_BEGUN)),
                 )
             )
             for run in runs:
-                if run.id != self.joined.run_id:
+                if run.id != self.joined.run_id and not is_shown(str(run.id), self._root):
                     await self._close_children(run.id, None)
                     crashed: State[Any] = Crashed(message="the `hapo run` process was killed")
                     await client.set_flow_run_state(run.id, crashed, force=True)

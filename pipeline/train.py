@@ -36,11 +36,13 @@ from pipeline.checkpoint import (
     write_parts,
     write_state,
 )
-from pipeline.config import Params, load_params
+from pipeline.config import Loggers, Params, load_params
 from pipeline.difficulty import within_band
+from pipeline.loggers import Curves
 from pipeline.measure import Probe, load_probe
 from pipeline.observe import Observer, run_stage, stage_main
 from pipeline.several import Elsewhere
+from pipeline.shown import Board
 from pipeline.store import (
     Scratch,
     atomic_write_json,
@@ -186,6 +188,10 @@ class Segment:
             waiting,
         )
         self.objective = wiring.objective(params)
+        before = self._finished_rows()
+        self.board = Board(self.observer, self.name, before)
+        loggers = params.loggers if ranks.first else Loggers(tensorboard=None)
+        self.curves = Curves(loggers, self.scratch.path.name, before)
 
     # --- a round ------------------------------------------------------------------------------
 
@@ -205,6 +211,7 @@ class Segment:
     def round(self, index: int) -> None:
         """One round (counted from 0 over all segments)."""
         began = time.monotonic()
+        self.observer.part = str(index + 1)
         ids = prompts_of_round(
             self.data.prompt_ids, self.params.train.prompts_per_round, self.params.seed, index
         )
@@ -227,7 +234,10 @@ class Segment:
         )
         verdicts = sampled.verdicts
         self._timed("save", self._save, index, planned, verdicts, row | probe, direct=True)
-        self._show(index, planned, int(str(row["generated_tokens"])), time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self._show(index, planned, int(str(row["generated_tokens"])), seconds)
+        self.board.add(row | probe, seconds)
+        self.curves.add(row | probe)
 
     def _sample(self, ids: list[str], index: int) -> Waves:
         """Ask the method what it wants until it has it."""
@@ -376,10 +386,8 @@ class Segment:
                 "rounds": [self.first, self.done],
             },
         )
-        self.observer.table_artifact(
-            f"segment-{self.name}", records.summary_rows(rows), f"rounds of segment {self.name}"
-        )
         self.scratch.publish_copy(POLICIES / self.name, "out")
+        self.board.close()
         record_timing(
             f"train@{self.name}",
             self.parts.pop("wall", 0.0),
@@ -409,9 +417,10 @@ class Segment:
         )
 
     def close(self) -> None:
-        """Stop the verifier's workers and the engine's servers."""
+        """Stop the verifier's workers, the engine's servers and the loggers."""
         self.pool.close()
         self.engine.close()
+        self.curves.close()
 
 
 def train_segment(params: Params, name: str, observer: Observer, ranks: Ranks = ALONE) -> None:

@@ -91,6 +91,12 @@ class PrefectServer:
         with urllib.request.urlopen(request, timeout=20) as reply:
             return json.load(reply)
 
+    def patch(self, path: str, body: Mapping[str, object]) -> None:
+        """PATCH JSON."""
+        data, headers = json.dumps(dict(body)).encode(), {"content-type": "application/json"}
+        request = urllib.request.Request(self.api + path, data, headers, method="PATCH")
+        urllib.request.urlopen(request, timeout=20).close()
+
     def flow_runs(self, **where: object) -> list[dict[str, Any]]:
         """Flow runs, newest first; `where` filters them by API fields."""
         body = {"sort": "START_TIME_DESC", "flow_runs": where}
@@ -161,7 +167,8 @@ class Project:
         """Without any Prefect setting but those of `self.env`."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "HAPO"))}
         path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
-        return {**kept, "PATH": path, **self.env}
+        locks = {"HAPO_LOCKS": str(self.path / ".hapo" / "locks")}  # tests run beside one another
+        return {**kept, **locks, "PATH": path, **self.env}
 
     def call(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`python -m WORDS` in the project."""

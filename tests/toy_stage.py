@@ -1,6 +1,7 @@
 """Stand-ins for the stages: real files at the real places, no learning. Copied into a test project.
 
-Environment: TOY_SECONDS (how long a train stage works), TOY_FAIL (the stage that fails).
+Environment: TOY_SECONDS (how long a train stage works), TOY_FAIL (the stage that fails),
+TOY_LEAK (the stage that tells its credentials).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from hapo_core.errors import HapoError
 from pipeline.config import load_params
 from pipeline.observe import Observer, run_stage, stage_main
+from pipeline.shown import Board
 from pipeline.store import (
     Scratch,
     atomic_write_json,
@@ -22,6 +24,7 @@ from pipeline.store import (
     record_timing,
     write_manifest,
 )
+from pipeline.tables import ROUNDS
 
 POLICY = Path("artifacts/policy")
 
@@ -47,14 +50,27 @@ def base(observer: Observer) -> None:
     publish("base", POLICY / "base", "policy", {"model/weights": "base"})
 
 
+def toy_round(number: int, segment: str, success: float) -> dict[str, object]:
+    """A row of the ROUNDS table."""
+    row: dict[str, object] = {field.name: 0 for field in ROUNDS}
+    row |= {"round": number, "segment": segment, "phase": "rl", "prompts": 2, "rollouts": 16}
+    row |= {"success_rate": success, "generated_tokens": 640, "dead_groups": 1, "probe_avg": None}
+    right = round(16 * success)
+    return row | {"verdict_correct": right, "verdict_wrong": 16 - right, "loss": 0.5}
+
+
 def train(observer: Observer, name: str) -> None:
     params = load_params()
     segment = params.segments[name]
     seconds = float(os.environ.get("TOY_SECONDS", "0"))
+    board = Board(observer, name)
     for done in range(segment.rounds):
+        observer.part = str(done + 1)
         for task in ("rollout", "verify", "gate", "update"):
             observer.task(task, time.sleep, seconds / segment.rounds / 4)
         observer.progress(done + 1, segment.rounds, success=done / segment.rounds)
+        board.add(toy_round(done + 1, name, done / segment.rounds), 2.0)
+    board.close()
     before = (POLICY / segment.prev / "model" / "weights").read_text()
     weights = f"{before}\n{name}: {segment.rounds} rounds of {params.method}"
     files = {"model/weights": weights, "rounds.parquet": f"rounds of {name}"}
@@ -79,6 +95,10 @@ def report(observer: Observer) -> None:
     atomic_write_json(Path("reports/summary.json"), {**summary, **both})
 
 
+def _leak() -> None:
+    raise ValueError(f"401 for {os.environ['HF_TOKEN']}: {Path('.dvc/config.local').read_text()}")
+
+
 def main(stage: str) -> None:
     """Called by each stand-in module with its own name."""
     parser = argparse.ArgumentParser()
@@ -93,6 +113,11 @@ def main(stage: str) -> None:
             log.write(full + "\n")
         if os.environ.get("TOY_FAIL") == full:
             raise HapoError("this stage was told to fail", where=full, remedy="tell it not to")
+        if os.environ.get("TOY_LEAK") == full:  # as a careless library would
+            observer.log(f"token {os.environ['HF_TOKEN']}")
+            print("https://somebody:" + Path(".dvc/config.local").read_text())
+            observer.markdown_artifact("leak", f"`{os.environ['AWS_SECRET_ACCESS_KEY']}`")
+            observer.task("leak", _leak)
         function: Callable[..., None] = globals()[stage]
         function(observer, *([name] if name else []))
 

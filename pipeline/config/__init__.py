@@ -16,6 +16,7 @@ from pipeline.config.data import (
 from pipeline.config.engine import Compute, EngineChoice, VllmServers
 from pipeline.config.evaluation import BenchmarkProtocol, Evaluate, Target
 from pipeline.config.load import PARAMS, load_params, parse_params, parse_section
+from pipeline.config.loggers import Loggers, MlflowLog, TensorboardLog, TrackioLog, WandbLog
 from pipeline.config.method import (
     AdaptiveThreshold,
     Bread,
@@ -57,7 +58,9 @@ __all__ = [
     "Gate",
     "GymSource",
     "Hpt",
+    "Loggers",
     "MethodName",
+    "MlflowLog",
     "Objective",
     "Params",
     "PrefixRft",
@@ -77,11 +80,14 @@ __all__ = [
     "TableSource",
     "Target",
     "Teacher",
+    "TensorboardLog",
     "Threshold",
     "TinyBase",
+    "TrackioLog",
     "Train",
     "Update",
     "VllmServers",
+    "WandbLog",
     "load_params",
     "parse_params",
     "parse_section",

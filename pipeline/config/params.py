@@ -8,6 +8,7 @@ from hapo_core.errors import ConfigError
 from pipeline.config.data import Curate
 from pipeline.config.engine import Compute
 from pipeline.config.evaluation import Evaluate, Target
+from pipeline.config.loggers import Loggers
 from pipeline.config.method import Gate, MethodName, Objective, Sft, Teacher
 from pipeline.config.nearest import nearest
 from pipeline.config.policy import Base
@@ -37,6 +38,7 @@ class Params(Section):
     targets: dict[str, Target]
     """What `evaluate@NAME` measures: `base` and `final`."""
     compute: Compute = Compute()
+    loggers: Loggers = Loggers()
 
     @model_validator(mode="before")
     @classmethod

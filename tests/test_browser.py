@@ -1,0 +1,192 @@
+"""A real browser looks at a run in Prefect's UI, cancels it there, and opens the report.
+
+Screenshots go to build/screenshots (HAPO_SCREENSHOTS names another folder).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from conftest import REPO, PrefectServer, Project, eventually
+from report_run import STORIES, make_run
+from test_run import finish, stage_pids
+
+from pipeline.observe import Observer
+from pipeline.report import write_report
+
+if TYPE_CHECKING:
+    from selenium.webdriver.chrome.webdriver import WebDriver
+
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync "
+    "--disable-dev-shm-usage --window-size=1400,1200"
+)
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
+    """Debian's chromium without a window and with a new profile; skips where there is none."""
+    selenium = pytest.importorskip("selenium.webdriver")
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("no chromium and chromedriver here (apt-get install chromium chromium-driver)")
+    options = selenium.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = selenium.Chrome(options=options, service=selenium.ChromeService(DRIVER))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def shot(browser: WebDriver, name: str) -> Path:
+    """A screenshot that people look at afterwards."""
+    folder = Path(os.environ.get("HAPO_SCREENSHOTS", REPO / "build" / "screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.png"
+    assert browser.save_screenshot(str(path))
+    assert path.stat().st_size > 10_000
+    return path
+
+
+def find(browser: WebDriver, text: str, tag: str = "*") -> Any:
+    """The visible element with exactly this text; without a tag, the innermost."""
+    from selenium.common.exceptions import StaleElementReferenceException
+
+    same = f"normalize-space(.)='{text}'"
+    path = f"//{tag}[{same}]" if tag != "*" else f"//*[{same} and not(*[{same}])]"
+
+    def look() -> Any:
+        try:
+            return next((e for e in browser.find_elements("xpath", path) if e.is_displayed()), None)
+        except StaleElementReferenceException:  # the page was drawn anew in between
+            return None
+
+    return eventually(look, seconds=60)
+
+
+def click(browser: WebDriver, text: str, tag: str = "*") -> None:
+    """Click on what `find` finds, again where the page was busy with something else."""
+    from selenium.common.exceptions import (
+        ElementClickInterceptedException,
+        StaleElementReferenceException,
+    )
+
+    def press() -> bool:
+        try:
+            find(browser, text, tag).click()
+        except (StaleElementReferenceException, ElementClickInterceptedException):
+            return False
+        return True
+
+    eventually(press, seconds=60)
+
+
+def words(browser: WebDriver) -> str:
+    """All text of the page."""
+    return str(browser.find_element("tag name", "body").text)
+
+
+@pytest.fixture
+def running(finished_project: Project, prefect_server: PrefectServer) -> Iterator[tuple[Any, str]]:
+    """(process, address of its page) of a run that is in the middle of train@2."""
+    project = finished_project
+    project.env |= {"PREFECT_API_URL": prefect_server.api, "HAPO_PROGRESS_SECONDS": "0"}
+    project.edit('{prev: "1", rounds: 2}', '{prev: "1", rounds: 40}')
+    project.env["TOY_SECONDS"] = "240"
+    run = project.start("pipeline.cli", "run")
+    assert run.stdout is not None
+    seen = ""
+    while "train@2  round 3/40" not in seen:
+        line = run.stdout.readline()
+        assert line, seen
+        seen += line
+    match = re.search(r"http://\S+/runs/flow-run/\S+", seen)
+    assert match is not None
+    try:
+        yield run, match[0]
+    finally:
+        run.kill()
+        run.wait()
+
+
+def test_watch_and_cancel_in_the_ui(
+    browser: WebDriver,
+    running: tuple[Any, str],
+    finished_project: Project,
+    prefect_server: PrefectServer,
+) -> None:
+    """The page shows stages, rounds, logs and the table; its Cancel button ends the processes."""
+    run, page = running
+    browser.get(page)
+    eventually(lambda: "Running stage 'train@2':" in words(browser))
+    assert "Stage 'train@1' didn't change, skipping" in words(browser)
+    shot(browser, "run")
+    click(browser, "Task Runs")
+    eventually(lambda: {"curate", "base", "train@1"} <= set(words(browser).split()))
+    assert words(browser).count("Cached") >= 3
+    shot(browser, "cached-stages")
+    click(browser, "Subflow Runs")
+    click(browser, "train@2", "a")
+    eventually(lambda: "round 3/40" in words(browser))
+    lines = re.findall(r"round \d+/40", words(browser))
+    assert len(lines) == len(set(lines)) >= 3  # no line is doubled
+    click(browser, "Task Runs")
+    eventually(lambda: re.search(r"(rollout|verify|gate|update) \d+", words(browser)))
+    shot(browser, "rounds")
+    click(browser, "Artifacts")
+    click(browser, "rounds-2")
+    eventually(lambda: "truncated" in words(browser) and "320" in words(browser))
+    shot(browser, "table-of-rounds")
+
+    browser.get(page)
+    click(browser, "Cancel", "button")
+    find(browser, "Cancel Flow Run")
+    shot(browser, "cancel-dialog")
+    pressed = time.monotonic()
+    click(browser, "Confirm", "button")
+    eventually(lambda: not stage_pids(finished_project), seconds=10)
+    gone = time.monotonic() - pressed
+    assert gone < 10
+    find(browser, "Cancelled")
+    print(f"processes gone {gone:.1f} s after the click")
+    shot(browser, "cancelled")
+    assert run.wait(timeout=10) == 130
+    finish(finished_project)
+    where = {"artifacts": {"key": {"any_": ["segment-2"]}}, "sort": "CREATED_DESC"}
+    newest = prefect_server.post("/artifacts/filter", where)[0]["id"]
+    browser.get(page.split("/runs/")[0] + f"/artifacts/artifact/{newest}")
+    eventually(lambda: _drawn(browser) == 2)
+    shot(browser, "segment-report")
+
+
+def _drawn(browser: WebDriver) -> int:
+    """How many data images of the page have really been drawn."""
+    script = """return [...document.images].filter(i => i.src.startsWith('data:image/svg')
+        && i.complete && i.naturalWidth > 100).length"""
+    return int(browser.execute_script(script))
+
+
+def test_the_report_in_a_browser(browser: WebDriver, tmp_path: Path) -> None:
+    """It opens from the disk, with its figures, and the browser has nothing to complain about."""
+    make_run(tmp_path, STORIES["hapo"])
+    page = write_report(Observer("report"), tmp_path)
+    browser.get_log("browser")  # forget what Prefect's pages said
+    browser.get(page.as_uri())
+    figures = browser.execute_script("return [...document.querySelectorAll('svg')].length")
+    assert figures >= 3
+    wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert browser.execute_script(wide) <= 0  # no sideways scrolling
+    assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
+    shot(browser, "report")
