@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from hapo_core.errors import ConfigError, HapoError
 from pipeline import server
 from pipeline.config import load_params
-from pipeline.locks import heal_rwlock, run_lock
+from pipeline.locks import heal_lockfile, heal_rwlock, keep_lockfile, run_lock
 from pipeline.observe import API_URL, INTERVAL, PARENT, answers, prepare_environment, warn
 from pipeline.process import RUN_PID
 from pipeline.repro import Screen, is_dvc_line, read_line, run_command
@@ -67,8 +67,9 @@ def run(
     os.chdir(root)
     load_params()
     with run_lock():
-        for repair in heal_rwlock():
+        for repair in heal_rwlock() + heal_lockfile():
             warn(repair)
+        keep_lockfile()
         api, ui = _connect() if with_server else (None, None)
         flow = _open_flow(api, root) if api else None
         page = f"{ui}/runs/flow-run/{flow.joined.run_id}" if flow and flow.joined.run_id else ui
@@ -180,8 +181,10 @@ class Supervisor:
             self.flow.log(line)
 
     def _stage_over(self, ok: bool) -> None:
-        if ok and self._stage is not None and self.flow is not None:
-            self.flow.finished(self._stage)
+        if ok and self._stage is not None:
+            keep_lockfile()
+            if self.flow is not None:
+                self.flow.finished(self._stage)
         self._stage = None
 
     def _stop_asked(self) -> str | None:

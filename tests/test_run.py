@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 from conftest import PrefectServer, Project, eventually
+from dvc.fs import LocalFileSystem
+from dvc.rwlock import rwlock
 
 from hapo_core.errors import ConfigError, HapoError
 from pipeline import process
-from pipeline.locks import heal_rwlock, run_lock
+from pipeline.locks import heal_lockfile, heal_rwlock, keep_lockfile, run_lock, writers
 from pipeline.repro import Event, is_dvc_line, read_line
 from pipeline.run import find_root, result_table
 
@@ -76,16 +78,43 @@ def test_rwlock_is_healed(tmp_path: Path) -> None:
         path.write_text(
             json.dumps(
                 {
-                    "a": {"write": entry, "read": [dead, entry]},
-                    "b": {"write": dead},
-                    "c": {"read": [other]},
+                    "write": {"a": entry, "b": dead},
+                    "read": {"a": [dead, entry], "b": [dead], "c": [other]},
                 }
             )
         )
+        assert writers(tmp_path) == {"a": living.pid}
         assert heal_rwlock(tmp_path)
-        assert json.loads(path.read_text()) == {"a": {"write": entry, "read": [entry]}}
+        assert json.loads(path.read_text()) == {"write": {"a": entry}, "read": {"a": [entry]}}
         assert heal_rwlock(tmp_path) == []
         living.kill()
+
+
+def test_rwlock_is_read_as_dvc_writes_it(tmp_path: Path) -> None:
+    fs = LocalFileSystem()
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    with rwlock(str(tmp_path / ".dvc/tmp"), fs, "dvc repro", ["/in"], ["/out"], False):
+        text = (tmp_path / ".dvc/tmp/rwlock").read_text()
+        assert heal_rwlock(tmp_path)  # this process is no dvc by its command line: dropped
+        assert json.loads((tmp_path / ".dvc/tmp/rwlock").read_text()) == {}
+        (tmp_path / ".dvc/tmp/rwlock").write_text(text)
+    assert set(json.loads(text)["write"]) == {"/out"} and set(json.loads(text)["read"]) == {"/in"}
+
+
+@pytest.mark.parametrize("torn", ["", "schema: '2.0'\nstages:\n  base:\n    cmd: [", "- 1\n"])
+def test_a_torn_lock_file_is_put_back(tmp_path: Path, torn: str) -> None:
+    """DVC writes dvc.lock in place; a kill in that moment must not stop the next run."""
+    lock = tmp_path / "dvc.lock"
+    assert heal_lockfile(tmp_path) == []
+    lock.write_text(torn)
+    assert "removed" in heal_lockfile(tmp_path)[0] and not lock.exists()
+    whole = "schema: '2.0'\nstages:\n  base:\n    cmd: python -m pipeline.base\n"
+    lock.write_text(whole)
+    keep_lockfile(tmp_path)
+    assert heal_lockfile(tmp_path) == []
+    lock.write_text(torn)
+    keep_lockfile(tmp_path)  # never replaces the good copy
+    assert "put back" in heal_lockfile(tmp_path)[0] and lock.read_text() == whole
 
 
 def test_run_lock_names_the_holder(tmp_path: Path) -> None:
