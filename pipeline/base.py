@@ -18,6 +18,7 @@ from pipeline.store import (
     check_manifest,
     guard_disk,
     inputs_hash,
+    need_part,
     record_timing,
     sha256_file,
     write_manifest,
@@ -42,8 +43,10 @@ def policy_model(folder: Path) -> Path:
     """The model folder of `artifacts/policy/NAME`: its own, or the one that it pins.
 
     Raises:
-        DataError: a pinned file is missing or has changed since `base` ran.
+        DataError: a pinned file is missing or has changed since `base` ran, or `hapo clean`
+            removed the policy.
     """
+    need_part(folder, "model")
     reference = folder / "reference.json"
     if not reference.is_file():
         return folder / "model"

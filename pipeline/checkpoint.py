@@ -18,9 +18,11 @@ from hapo_core.policy import save_policy
 from pipeline.store import (
     atomic_write_json,
     check_manifest,
+    folder_bytes,
     fsync_folder,
     guard_disk,
     read_json,
+    require_space,
     write_manifest,
 )
 from pipeline.tables import POSTERIORS, read_table, write_table
@@ -92,20 +94,27 @@ def write_parts(
 
     `waiting`: the prompts that the method remembers (`Method.waiting`), in order.
     """
-    with guard_disk(folder):
-        (folder / "state").mkdir(parents=True)
-        save_policy(model, tokenizer, folder / "model")
-        save_optimizer(model, optimizer, folder / "state" / "optimizer.safetensors")
-        write_table(posterior_rows(state), POSTERIORS, folder / "posteriors.parquet")
-        atomic_write_json(
-            folder / "state" / "counters.json",
-            {
-                "rounds": rounds_done,
-                "gamma": state.gamma,
-                "mean_success": state.mean_success,
-                "waiting": list(waiting),
-            },
-        )
+    (folder / "state").mkdir(parents=True)
+    save_policy(model, tokenizer, folder / "model")
+    save_optimizer(model, optimizer, folder / "state" / "optimizer.safetensors")
+    write_table(posterior_rows(state), POSTERIORS, folder / "posteriors.parquet")
+    atomic_write_json(
+        folder / "state" / "counters.json",
+        {
+            "rounds": rounds_done,
+            "gamma": state.gamma,
+            "mean_success": state.mean_success,
+            "waiting": list(waiting),
+        },
+    )
+
+
+def _bytes(model: PreTrainedModel, optimizer: torch.optim.AdamW) -> int:
+    """Of all tensors that a state holds; its tables are small beside them."""
+    tensors = [*model.parameters(), *model.buffers()]
+    for moments in optimizer.state.values():
+        tensors += [value for value in moments.values() if isinstance(value, torch.Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def write_state(
@@ -117,12 +126,25 @@ def write_state(
     rounds_done: int,
     waiting: Sequence[str] = (),
 ) -> None:
-    """Write `folder` aside and rename it into place, manifest last."""
+    """Write `folder` aside and rename it into place, manifest last.
+
+    Raises:
+        HapoError: the disk lacks the space; said before anything is written, as far as the
+            tensors and the state before tell.
+    """
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    write_parts(aside, model, tokenizer, optimizer, state, rounds_done, waiting)
-    write_manifest(aside, KIND, {"rounds": rounds_done})
-    aside.rename(folder)
+    before = [folder_bytes(older) for older in folder.parent.glob("round-*")]
+    needed = max([_bytes(model, optimizer), *before])
+    require_space(folder, needed)
+    with guard_disk(folder, needed):
+        try:
+            write_parts(aside, model, tokenizer, optimizer, state, rounds_done, waiting)
+            write_manifest(aside, KIND, {"rounds": rounds_done})
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)  # what it took is not what is missing
+            raise
+        aside.rename(folder)
     fsync_folder(folder.parent)
 
 

@@ -12,6 +12,8 @@ from pipeline.observe import guarded
 
 _MODULES = (
     "run",
+    "status",
+    "clean",
     "server",
     "profiles",
     "segments",

@@ -50,6 +50,19 @@ def run_lock(root: Path = Path()) -> Iterator[None]:
         yield
 
 
+def run_holder(root: Path = Path()) -> int | None:
+    """Process id of the run that holds the lock, without touching the lock (Linux)."""
+    path = root / RUN_LOCK
+    try:
+        inode = path.stat().st_ino
+        pid = int(path.read_text() or 0)
+        table = Path("/proc/locks").read_text()
+    except (OSError, ValueError):
+        return None
+    held = any(f":{inode} " in line for line in table.splitlines())
+    return pid if held and pid else None
+
+
 def heal_rwlock(root: Path = Path()) -> list[str]:
     """Repair `.dvc/tmp/rwlock` after a kill -9; call it while holding `run_lock`.
 

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from hapo_core.errors import ConfigError, HapoError
-from pipeline import server
+from pipeline import clean, server
 from pipeline.config import load_params
 from pipeline.locks import heal_lockfile, heal_rwlock, keep_lockfile, run_lock
 from pipeline.observe import API_URL, INTERVAL, PARENT, answers, prepare_environment, warn
@@ -67,7 +67,7 @@ def run(
     os.chdir(root)
     load_params()
     with run_lock():
-        for repair in heal_rwlock() + heal_lockfile():
+        for repair in heal_rwlock() + heal_lockfile() + clean.finish():
             warn(repair)
         keep_lockfile()
         api, ui = _connect() if with_server else (None, None)

@@ -26,6 +26,8 @@ TIMINGS = Path("artifacts/timings")
 SCRATCH = Path(".hapo/scratch")
 PUBLISHED = "published"
 """Marks a scratch folder whose work is in its artifact."""
+THINNED = "thinned"
+"""Fact of a manifest: the parts that `hapo clean` took out of the folder."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CHUNK = 1 << 20
 
@@ -227,6 +229,37 @@ def write_manifest(folder: Path, kind: str, facts: Mapping[str, object]) -> dict
     return manifest
 
 
+def rewrite_manifest(
+    folder: Path, manifest: Mapping[str, Any], without: Iterable[str]
+) -> dict[str, Any]:
+    """Write `manifest` into a copy of its folder that lacks the parts `without` (files or folders,
+    relative); the facts name them. The other entries stay as they are: nothing is hashed anew."""
+    gone = sorted({*manifest["facts"].get(THINNED, []), *without})
+    files = {
+        name: entry
+        for name, entry in manifest["files"].items()
+        if not any(name == part or name.startswith(part + "/") for part in gone)
+    }
+    smaller = {**manifest, "facts": {**manifest["facts"], THINNED: gone}, "files": files}
+    atomic_write_json(folder / MANIFEST, smaller)
+    return smaller
+
+
+def need_part(folder: Path, part: str) -> None:
+    """Refuse a folder from which `hapo clean` removed a part that is needed now.
+
+    Raises:
+        DataError: naming the stage that makes it again.
+    """
+    manifest = folder / MANIFEST
+    if manifest.is_file() and part in read_json(manifest)["facts"].get(THINNED, []):
+        raise DataError(
+            f"`hapo clean` removed {part} of this segment",
+            where=str(folder / part),
+            remedy=f"`dvc repro -f train@{folder.name}` makes it again, and what follows from it",
+        )
+
+
 def check_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
     """Compare `folder` with its manifest, file by file, and return the manifest.
 
@@ -342,7 +375,7 @@ class Scratch:
         if source.stat().st_dev == target.parent.stat().st_dev:
             ready = source
         else:
-            with guard_disk(target, needed=_size(source)):
+            with guard_disk(target, needed=folder_bytes(source)):
                 try:
                     _copy_synced(source, aside)
                 except BaseException:
@@ -402,8 +435,10 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def folder_bytes(folder: Path) -> int:
+    """Bytes on disk of all files below a folder, unwritten blocks of a sparse file included."""
+    facts = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    return sum(max(f.st_size, f.st_blocks * 512) for f in facts)
 
 
 def _link_or_copy(source: str, target: str) -> str:

@@ -43,6 +43,7 @@ from pipeline.store import (
     check_manifest,
     guard_disk,
     inputs_hash,
+    need_part,
     read_json,
     record_timing,
     write_manifest,
@@ -114,6 +115,7 @@ class Segment:
         self.updater = Updater(self.model, wiring.update_spec(params))
         state, self.done, waiting = GateState(), self.first, list[str]()
         if resumed or not first_segment:
+            need_part(source, "state/optimizer.safetensors")
             state, self.done = read_gate_state(source)
             waiting = read_waiting(source)
             load_optimizer(
@@ -300,8 +302,9 @@ class Segment:
         done = self.first + self.rounds
         gate = self.method.gate.state
         waiting = self.method.waiting
-        write_parts(out, self.model, self.tokenizer, self.updater.optimizer, gate, done, waiting)
         with guard_disk(out):
+            optimizer = self.updater.optimizer
+            write_parts(out, self.model, self.tokenizer, optimizer, gate, done, waiting)
             rows = records.read_rounds(self.scratch.path / "rounds", self.first, self.rounds)
             write_table(rows, ROUNDS, out / "rounds.parquet")
         write_manifest(

@@ -58,6 +58,7 @@ def train(observer: Observer, name: str) -> None:
     before = (POLICY / segment.prev / "model" / "weights").read_text()
     weights = f"{before}\n{name}: {segment.rounds} rounds of {params.method}"
     files = {"model/weights": weights, "rounds.parquet": f"rounds of {name}"}
+    files["state/optimizer.safetensors"] = f"moments of {name}\n" * 1000
     publish(f"train@{name}", POLICY / name, "segment", files)
 
 
