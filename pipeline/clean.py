@@ -33,6 +33,7 @@ from pipeline.store import (
     check_manifest,
     fsync_folder,
     human_bytes,
+    identity,
     read_json,
     rewrite_manifest,
 )
@@ -296,7 +297,7 @@ def _thin(folder: Path, parts: Sequence[str]) -> None:
         copy_function=os.link,
         ignore=lambda at, names: [n for n in names if Path(at, n) in gone or n == MANIFEST],
     )
-    rewrite_manifest(aside, manifest, parts)
+    rewrite_manifest(aside, manifest, parts, identity(folder))
     folder.rename(old)
     aside.rename(folder)
     fsync_folder(folder.parent)

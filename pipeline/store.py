@@ -28,6 +28,8 @@ PUBLISHED = "published"
 """Marks a scratch folder whose work is in its artifact."""
 THINNED = "thinned"
 """Fact of a manifest: the parts that `hapo clean` took out of the folder."""
+WHOLE = "whole"
+"""Fact of such a manifest: `identity` of the folder before."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CHUNK = 1 << 20
 
@@ -230,17 +232,19 @@ def write_manifest(folder: Path, kind: str, facts: Mapping[str, object]) -> dict
 
 
 def rewrite_manifest(
-    folder: Path, manifest: Mapping[str, Any], without: Iterable[str]
+    folder: Path, manifest: Mapping[str, Any], without: Iterable[str], whole: str
 ) -> dict[str, Any]:
     """Write `manifest` into a copy of its folder that lacks the parts `without` (files or folders,
-    relative); the facts name them. The other entries stay as they are: nothing is hashed anew."""
+    relative); the facts name them, and the `identity` of the folder `whole`. The other entries
+    stay as they are: nothing is hashed anew."""
     gone = sorted({*manifest["facts"].get(THINNED, []), *without})
     files = {
         name: entry
         for name, entry in manifest["files"].items()
         if not any(name == part or name.startswith(part + "/") for part in gone)
     }
-    smaller = {**manifest, "facts": {**manifest["facts"], THINNED: gone}, "files": files}
+    facts = {**manifest["facts"], THINNED: gone, WHOLE: whole}
+    smaller = {**manifest, "facts": facts, "files": files}
     atomic_write_json(folder / MANIFEST, smaller)
     return smaller
 
@@ -260,8 +264,25 @@ def need_part(folder: Path, part: str) -> None:
         )
 
 
-def check_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
+def identity(folder: Path) -> str:
+    """Hex sha256 that names a finished artifact: of its manifest, as it was before `hapo clean`.
+
+    Raises:
+        DataError: there is no manifest.
+    """
+    manifest = read_json(folder / MANIFEST)
+    whole = manifest["facts"].get(WHOLE)
+    return str(whole) if whole is not None else sha256_file(folder / MANIFEST)
+
+
+def check_manifest(
+    folder: Path, kind: str | None = None, *, tables_only: bool = False
+) -> dict[str, Any]:
     """Compare `folder` with its manifest, file by file, and return the manifest.
+
+    Args:
+        tables_only: hash tables and JSON; of weights only the size is compared, for a reader that
+            does not load them.
 
     Raises:
         DataError: no manifest, another kind, or a missing, changed or extra file, by name.
@@ -282,13 +303,14 @@ def check_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
     listed: dict[str, Any] = manifest["files"]
     found = {path.relative_to(folder).as_posix(): path for path in _content(folder)}
     for name in sorted(set(listed) | set(found)):
-        problem = _difference(found.get(name), listed.get(name))
+        hashed = not tables_only or name.endswith((".parquet", ".json"))
+        problem = _difference(found.get(name), listed.get(name), hashed)
         if problem:
             raise DataError(problem, where=str(folder / name), remedy=mend)
     return manifest
 
 
-def _difference(path: Path | None, entry: Mapping[str, object] | None) -> str | None:
+def _difference(path: Path | None, entry: Mapping[str, object] | None, hashed: bool) -> str | None:
     if path is None:
         return "a file of the artifact is missing"
     if entry is None:
@@ -296,7 +318,7 @@ def _difference(path: Path | None, entry: Mapping[str, object] | None) -> str | 
     size = path.stat().st_size
     if size != entry["bytes"]:
         return f"the file has {size} bytes, its manifest says {entry['bytes']}"
-    if sha256_file(path) != entry["sha256"]:
+    if hashed and sha256_file(path) != entry["sha256"]:
         return "the file's content differs from its manifest (sha256)"
     return None
 

@@ -42,6 +42,7 @@ from pipeline.store import (
     atomic_write_json,
     check_manifest,
     guard_disk,
+    identity,
     inputs_hash,
     need_part,
     read_json,
@@ -87,7 +88,7 @@ class Segment:
         self.first = params.rounds_before(name)
         self.rounds = spec.rounds
         previous = POLICIES / spec.prev
-        check_manifest(previous)
+        self.before = self._same_run(previous, spec.prev)
         subset = {key: getattr(params, key) for key in READS} | {"segment": spec}
         self.scratch = Scratch(f"train@{name}", inputs_hash(subset, [DATA, previous]))
         self.scratch.discard_others()
@@ -96,6 +97,33 @@ class Segment:
         self.states = self.scratch.path / "states"
         self.parts: dict[str, float] = {}
         self._open(previous, first_segment=spec.prev == "base")
+
+    def _same_run(self, previous: Path, name: str) -> dict[str, object]:
+        """Check the artifacts that this segment starts from; the facts that name them.
+
+        Raises:
+            DataError: damaged, or a segment of another run.
+        """
+        manifest = check_manifest(previous)
+        data = check_manifest(DATA, "data")
+        problems = data["files"]["problems.parquet"]["sha256"]
+        facts = manifest["facts"]
+        if manifest["kind"] == "segment":
+            wanted = {
+                "segment": name,
+                "method": self.params.method,
+                "seed": self.params.seed,
+                "problems": problems,
+            }
+            for key, value in wanted.items():
+                if facts.get(key, value) != value:
+                    raise DataError(
+                        f"the segment belongs to another run: its {key} is {facts[key]}, "
+                        f"not {value}",
+                        where=str(previous),
+                        remedy=f"`dvc repro train@{name}`",
+                    )
+        return {"previous": identity(previous), "problems": problems}
 
     def _open(self, previous: Path, first_segment: bool) -> None:
         params = self.params
@@ -315,6 +343,7 @@ class Segment:
                 "method": self.params.method,
                 "seed": self.params.seed,
                 "rounds": [self.first, self.first + self.rounds],
+                **self.before,
             },
         )
         self.observer.table_artifact(

@@ -17,8 +17,12 @@ from conftest import Project
 from small import PARAMS, clone, hashes
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hapo_core.errors import DataError
+from pipeline.config import load_params
+from pipeline.observe import Observer
 from pipeline.store import check_manifest
 from pipeline.tables import GROUPS, POSTERIORS, ROLLOUTS, ROUNDS, read_frame
+from pipeline.train import train_segment
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +177,21 @@ def test_damage_is_refused_with_place_and_remedy(real: Project, tmp_path: Path) 
     assert done.returncode in (0, 2)
     done = project.call("pipeline.train", "--segment", "2", check=False)
     assert done.returncode == 2 and "missing" in done.stderr
+
+
+def test_a_segment_of_another_run_is_refused(
+    real: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = _another(real, tmp_path)
+    monkeypatch.chdir(project.path)
+    path = project.path / "artifacts/policy/1/manifest.json"
+    manifest = json.loads(path.read_text())
+    path.unlink()
+    for key, value in {"seed": 4, "method": "grpo", "segment": "9", "problems": "0" * 64}.items():
+        other = {**manifest, "facts": {**manifest["facts"], key: value}}
+        path.write_text(json.dumps(other))
+        with pytest.raises(DataError, match=f"another run: its {key} is {value}"):
+            train_segment(load_params(), "2", Observer("train@2"))
 
 
 def test_hapo_evaluate_repeats_the_stage(real: Project, tmp_path: Path) -> None:
