@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,6 @@ ALL = ("worker", "train", "dvc", "cli", "server")
 """Every process of a run; the one that counts kills itself last."""
 SURVIVED = ("worker", "server")
 """Deaths that a run outlives."""
-COMMAND = ("pipeline.cli", "run", "--no-server", "train@2")
-WITH_SERVER = ("pipeline.cli", "run", "train@2")
 KILL_PARAMS = (
     PARAMS.replace("{verifier: math}", '{verifier: "plain_reward:grade", workers: 2}')
     .replace('"1": {prev: base, rounds: 4}', '"1": {prev: base, rounds: 3}')
@@ -44,6 +41,12 @@ class Point:
     victims: tuple[str, ...]
     at: dict[str, Any]
     server: bool = False
+    target: str = "train@1"
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What is run, killed and run again."""
+        return ("pipeline.cli", "run", *(() if self.server else ("--no-server",)), self.target)
 
     @property
     def survives(self) -> bool:
@@ -118,7 +121,8 @@ def named_points(rng: random.Random) -> list[Point]:
         Point("after dvc's commit", ("dvc",), call(COMMIT, "dvc", after=True)),
         Point("in the run cache's write", ("dvc",), call(DUMP, "dvc")),
         Point("dvc.lock truncated", ("dvc",), call(DUMP, "dvc", n=2)),
-        Point("dvc.lock truncated", ALL, call(DUMP, "dvc", n=4)),
+        Point("dvc.lock truncated", ALL, call(DUMP, "dvc", n=4), target="train@2"),
+        Point("before dvc's commit", ALL, call(COMMIT, "dvc", n=2), target="train@2"),
         Point("in the optimizer step", ("server",), call(STEP, n=n()), server=True),
         Point("after verify", ALL, call(PLAN, n=n()), server=True),
     ]
@@ -136,7 +140,8 @@ def random_points(
             at: dict[str, Any] = {"seconds": round(rng.uniform(1.0, wall), 2)}
         else:
             role = "train" if kind == "stage's file" else "dvc"
-            at = {"role": role, "change": True, "n": rng.randint(1, counts[role])}
+            many_changes = counts[role] if role == "train" else counts[role] // 2  # of two segments
+            at = {"role": role, "change": True, "n": rng.randint(1, many_changes)}
             victims = (role,) if k % 2 else ALL
         points.append(Point(kind, victims, at))
     return points
@@ -148,12 +153,11 @@ class Range:
     Args:
         folder: for copies.
         start: the project; data and base are made and recorded.
-        segments: those that are compared.
     """
 
-    def __init__(self, folder: Path, start: Path, segments: str = "12") -> None:
-        self.folder, self.start, self.segments = folder, start, segments
-        self.whole: dict[str, str] = {}
+    def __init__(self, folder: Path, start: Path) -> None:
+        self.folder, self.start = folder, start
+        self.whole: dict[str, dict[str, str]] = {}
         self.counts: dict[str, int] = {}
         self.wall = 0.0
 
@@ -178,10 +182,10 @@ class Range:
         shutil.copytree(self.start, path, symlinks=True)
         return self._project(path)
 
-    def hashes(self, project: Project) -> dict[str, str]:
-        """Policy, optimizer, posteriors and tables of the segments."""
+    def hashes(self, project: Project, last: str) -> dict[str, str]:
+        """Policy, optimizer, posteriors and tables of the segments up to `train@LAST`."""
         found = {}
-        for name in self.segments:
+        for name in map(str, range(1, int(last.removeprefix("train@")) + 1)):
             folder = project.path / "artifacts/policy" / name
             found |= {f"{name}/{k}": v for k, v in hashes(folder).items()}
         return found
@@ -203,24 +207,23 @@ class Range:
         at = {"role": "*", "change": True, "n": 10**9, "counts": str(counts)}
         self.arm(project, at, (), "plan")
         began = time.monotonic()
-        project.call(*COMMAND)
+        project.call(*Point("", (), {}, target="train@2").command)
         self.wall = time.monotonic() - began
         for path in counts.iterdir():
             role = path.name.split("-")[0]
             self.counts[role] = max(self.counts.get(role, 0), int(path.read_text()))
         assert rounds_begun(project) == [1, 2, 3, 4]
-        self.whole = self.hashes(project)
+        for target in ("train@1", "train@2"):
+            self.whole[target] = self.hashes(project, target)
 
     # --- one kill -----------------------------------------------------------------------------
 
-    def kill_once(
-        self, project: Project, point: Point, tag: str, command: Sequence[str] = COMMAND
-    ) -> Outcome:
+    def kill_once(self, project: Project, point: Point, tag: str) -> Outcome:
         """Start the command, let the point come, and wait until nothing of the run is left."""
         before = rounds_begun(project)
         outside = "seconds" in point.at
         fired = self.arm(project, {} if outside else point.at, point.victims, tag)
-        run = project.start(*command)
+        run = project.start(*point.command)
         timer = threading.Timer(point.at.get("seconds", 0), kill_from_outside, [project, point])
         if outside:
             timer.start()
@@ -240,12 +243,12 @@ class Range:
         """The same command again, with a plan that kills nobody."""
         first = rounds_begun(project)
         self.arm(project, {}, (), "resume")
-        done = project.call(*command, check=False)
+        done = project.call(*point.command, check=False)
         outcome.resumed_status = done.returncode
         outcome.output += "\n--- resumed ---\n" + done.stdout + done.stderr
         later = rounds_begun(project)[len(first) :]
         outcome.redone = len(set(first) & set(later))
-        outcome.same_bytes = self.hashes(project) == self.whole
+        outcome.same_bytes = self.hashes(project, point.target) == self.whole[point.target]
 
 
 def rounds_begun(project: Project) -> list[int]:

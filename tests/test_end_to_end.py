@@ -233,10 +233,9 @@ def test_three_kills_in_a_row(real: Project, tmp_path: Path) -> None:
     start = tmp_path / "start"
     shutil.copytree(real.path, start, symlinks=True)
     kills.forget_segments(start)
-    shots = kills.Range(tmp_path, start, "1")
-    shots.whole = shots.hashes(real)
+    shots = kills.Range(tmp_path, start)
+    shots.whole["train@1"] = shots.hashes(real, "train@1")
     project = shots.copy("killed")
-    command = ("pipeline.cli", "run", "--no-server", "train@1")
     for k, point in enumerate(
         [
             kills.Point("rollout half done", ("cli",), kills.call(kills.DECODE, n=60)),
@@ -244,10 +243,10 @@ def test_three_kills_in_a_row(real: Project, tmp_path: Path) -> None:
             kills.Point("dvc.lock truncated", kills.ALL, kills.call(kills.DUMP, "dvc", n=2)),
         ]
     ):
-        outcome = shots.kill_once(project, point, f"plan{k}", command)
+        outcome = shots.kill_once(project, point, f"plan{k}")
         assert outcome.status != 0 and outcome.where != "not reached", outcome.output
         assert outcome.quiet_seconds < 10
-    shots.resume(project, outcome, command)
+    shots.resume(project, outcome, point)
     assert outcome.resumed_status == 0 and outcome.same_bytes, outcome.output
     begun = kills.rounds_begun(project)
     assert len(begun) - 4 <= 2 and set(begun) == {1, 2, 3, 4}, begun
