@@ -239,7 +239,7 @@ class Range:
             point.name, point.victims, where, run.returncode, quiet, begun, 0, output=output
         )
 
-    def resume(self, project: Project, outcome: Outcome, command: Sequence[str] = COMMAND) -> None:
+    def resume(self, project: Project, outcome: Outcome, point: Point) -> None:
         """The same command again, with a plan that kills nobody."""
         first = rounds_begun(project)
         self.arm(project, {}, (), "resume")
