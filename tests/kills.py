@@ -272,6 +272,7 @@ def project_processes(project: Project, role: str | None = None) -> list[int]:
 
 def kill_from_outside(project: Project, point: Point, run: subprocess.Popen[str]) -> None:
     """SIGKILL to the victims, as soon as the first of them is there."""
+    found: list[list[int]] = []
     while run.poll() is None:
         found = [project_processes(project, role) for role in point.victims]
         if any(found):
