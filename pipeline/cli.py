@@ -14,6 +14,7 @@ _MODULES = (
     "run",
     "status",
     "clean",
+    "report_against",
     "server",
     "profiles",
     "segments",

@@ -169,18 +169,19 @@ def _changed_params(dep: Any) -> Iterator[str]:
         yield f"{dep} is new"
         return
     now = dep.read_params()
-    before, after = _flat(recorded), _flat({k: now[k] for k in now})
+    before, after = flat(recorded), flat({k: now[k] for k in now})
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key, "(none)"), after.get(key, "(none)")
         if old != new:
             yield f"{key}: {old} -> {new}"
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as `section.key: value`."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
             found[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
     return found
