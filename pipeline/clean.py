@@ -39,6 +39,7 @@ from pipeline.store import (
 )
 
 POLICIES = Path("artifacts/policy")
+REVISIONS = Path(".hapo/revisions")
 JOURNAL = Path(".hapo/clean.json")
 OPTIMIZER, MODEL = "state/optimizer.safetensors", "model"
 Keep = Literal["every", "best", "last"]
@@ -130,6 +131,8 @@ def _leftovers(root: Path) -> Iterator[Item]:
     for top in ("artifacts", "reports", ".hapo/scratch"):
         for path in sorted((root / top).rglob(".*.partial")):
             yield Item(path, _size(path), "half-written, left by a kill; never read")
+    if (root / REVISIONS).is_dir():
+        yield Item(root / REVISIONS, _size(root / REVISIONS), "copies that `hapo report` made")
 
 
 def _scratch(root: Path, status: Status, rules: Rules) -> Iterator[tuple[Item, bool]]:

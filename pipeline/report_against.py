@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hapo_core.errors import ConfigError, DataError, HapoError
+from pipeline.clean import REVISIONS
 from pipeline.store import atomic_write_text, guard_disk, read_json
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 SUMMARY, PARAMS = Path("reports/summary.json"), Path("params.yaml")
 EVALUATION = Path("artifacts/evaluation/final")
-FETCHED = Path(".hapo/revisions")
 WORKSPACE = "workspace"
 
 
@@ -82,7 +82,7 @@ def _fetch(name: str, root: Path) -> Path:
             where="hapo report",
             remedy="`dvc exp list`, `git branch`, or the path of another project",
         ) from error
-    target = root / FETCHED / commit[:16]
+    target = root / REVISIONS / commit[:16]
     if not (target / SUMMARY).is_file():
         aside = target.with_name(f".{target.name}.partial")
         shutil.rmtree(aside, ignore_errors=True)
