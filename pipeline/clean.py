@@ -146,10 +146,10 @@ def _scratch(root: Path, status: Status, rules: Rules) -> Iterator[tuple[Item, b
             yield Item(folder, size, f"{stage} runs"), False
         elif state == "up to date" and (folder / PUBLISHED).is_file():
             yield Item(folder, size, f"{stage} is finished and recorded by DVC"), True
-        elif rules.unfinished:
-            yield Item(folder, size, f"unfinished work of {stage} (--unfinished)"), True
         else:
-            yield Item(folder, size, f"{stage} continues there (--unfinished removes it)"), False
+            why = f"{stage} continues there" if state != "up to date" else "of other inputs"
+            why = f"unfinished work, {why}"
+            yield Item(folder, size, f"{why} (--unfinished removes it)"), rules.unfinished
 
 
 def _segments(

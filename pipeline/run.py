@@ -23,7 +23,7 @@ from pipeline.locks import heal_lockfile, heal_rwlock, keep_lockfile, run_lock
 from pipeline.observe import API_URL, INTERVAL, PARENT, answers, prepare_environment, warn
 from pipeline.process import RUN_PID
 from pipeline.repro import Screen, is_dvc_line, read_line, run_command
-from pipeline.store import read_json
+from pipeline.store import disk_full, folder_bytes, read_json
 
 if TYPE_CHECKING:
     from pipeline.topflow import TopFlow
@@ -60,8 +60,8 @@ def run(
         force_stage: run this stage even if nothing changed, then what follows from it.
 
     Raises:
-        HapoError: no project, a bad configuration, another run going on, or PREFECT_API_URL
-            names an address that does not answer.
+        HapoError: no project, a bad configuration, another run going on, PREFECT_API_URL names
+            an address that does not answer, or DVC met a full disk.
     """
     root = find_root()
     os.chdir(root)
@@ -90,7 +90,18 @@ def run(
         api, timeout=5.0
     )  # at the end of a run a server may be busy
     _print_end(code, supervisor.stopped, page if alive else None)
+    if supervisor.full is not None:
+        raise supervisor.full
     return code
+
+
+def _dvc_lacks_space(line: str, stage: str | None) -> HapoError | None:
+    """The error for a full disk that DVC met while it copied a stage's output to its cache."""
+    kind, _, name = (stage or "").partition("@")
+    places = {"curate": "data", "base": "policy/base", "train": f"policy/{name}"}
+    output = Path("artifacts") / places.get(kind, f"evaluation/{name}")
+    needed = folder_bytes(output) if output.is_dir() else None
+    return disk_full(OSError(line), Path(".dvc/cache"), needed)
 
 
 def _commands(targets: Sequence[str], force_stage: str | None) -> Iterator[list[str]]:
@@ -143,6 +154,7 @@ class Supervisor:
     def __init__(self, flow: TopFlow | None, api: str | None) -> None:
         self.flow, self.api = flow, api
         self.stopped: str | None = None
+        self.full: HapoError | None = None
         self._screen = Screen()
         self._stage: str | None = None
 
@@ -176,6 +188,7 @@ class Supervisor:
             elif self.flow is not None:
                 self.flow.cached(event.stage)
         elif line.startswith("ERROR: "):
+            self.full = self.full or _dvc_lacks_space(line, self._stage)
             self._stage_over(ok=False)
         if self.flow is not None and is_dvc_line(line):
             self.flow.log(line)

@@ -20,6 +20,8 @@ import pytest
 from pipeline import server
 
 REPO = Path(__file__).parents[1]
+long = pytest.mark.skipif("HAPO_SOAK" not in os.environ, reason="long: `make soak`")
+"""For tests beyond the fifteen minutes of `make test`."""
 STAGES = ("curate", "base", "train", "evaluate", "report")
 TOY_PARAMS = """\
 # a comment at the top

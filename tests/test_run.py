@@ -21,7 +21,7 @@ from hapo_core.errors import ConfigError, HapoError
 from pipeline import process
 from pipeline.locks import heal_lockfile, heal_rwlock, keep_lockfile, run_lock, writers
 from pipeline.repro import Event, is_dvc_line, read_line
-from pipeline.run import find_root, result_table
+from pipeline.run import Supervisor, find_root, result_table
 
 DOWNSTREAM = ["train@2", "evaluate@final", "report"]
 
@@ -55,6 +55,23 @@ def test_result_table() -> None:
         "benchmark  base              final  n   k",
         "held_out   5.0 % [3.0, 7.5]  -      64  8",
     ]
+
+
+def test_a_disk_that_fills_while_dvc_commits_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC's own line, as it prints it when its copy of an artifact finds no room."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "artifacts/policy/2").mkdir(parents=True)
+    (tmp_path / "artifacts/policy/2/weights").write_bytes(b"x" * 5_000_000)
+    supervisor = Supervisor(None, None)
+    supervisor._line("Running stage 'train@2':")
+    supervisor._line("ERROR: unexpected error - [Errno 28] No space left on device: 'cache'")
+    assert "5.0 MB are needed" in str(supervisor.full) and "missing" in str(supervisor.full)
+    assert "the same command continues" in str(supervisor.full)
+    other = Supervisor(None, None)
+    other._line("ERROR: failed to reproduce 'train@2'")
+    assert other.full is None
 
 
 def test_root_is_found_from_below(project: Project, tmp_path: Path) -> None:
