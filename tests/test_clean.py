@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Project, eventually
+from conftest import Project, eventually, long
 from tiny import tiny_policy
 from torch.optim import AdamW
 
@@ -34,6 +34,7 @@ def commit(project: Project, message: str) -> None:
         subprocess.run([*git, *words], cwd=project.path, check=True)
 
 
+@long
 def test_a_dry_run_explains_and_changes_nothing(finished_project: Project) -> None:
     project = finished_project
     out = project.hapo("clean", "--dry-run").stdout
@@ -46,7 +47,8 @@ def test_a_dry_run_explains_and_changes_nothing(finished_project: Project) -> No
 def test_an_older_optimizer_goes_and_nothing_runs_again(finished_project: Project) -> None:
     project = finished_project
     commit(project, "whole")
-    project.hapo("clean")
+    out = project.hapo("clean").stdout
+    assert "segment 1 was continued" in out and f"{OPTIMIZER.format(2)}  the last segment" in out
     folder = project.path / "artifacts/policy/1"
     assert not (project.path / OPTIMIZER.format(1)).exists()
     assert check_manifest(folder, "segment")["facts"]["thinned"] == ["state/optimizer.safetensors"]
@@ -65,6 +67,7 @@ def test_an_older_optimizer_goes_and_nothing_runs_again(finished_project: Projec
     assert (project.path / OPTIMIZER.format(1)).is_file()
 
 
+@long
 def test_made_again_it_is_the_same_run(finished_project: Project) -> None:
     project = finished_project
     before = (project.path / "artifacts/policy/2/manifest.json").read_bytes()
@@ -94,6 +97,7 @@ def test_a_kill_between_the_folders_and_dvc_is_finished_later(finished_project: 
     assert project.ran() == [] and states(project) == set()
 
 
+@long
 def test_what_is_needed_stays(finished_project: Project) -> None:
     """A changed segment 2 starts from segment 1 again: its optimizer state is needed."""
     project = finished_project
@@ -103,6 +107,7 @@ def test_what_is_needed_stays(finished_project: Project) -> None:
     assert (project.path / OPTIMIZER.format(1)).is_file()
 
 
+@long
 def test_policies_by_rule(finished_project: Project) -> None:
     project = finished_project
     out = project.hapo("clean", "--policies", "last", "--all-optimizers").stdout
@@ -128,6 +133,7 @@ def test_scratch_and_leftovers(finished_project: Project) -> None:
     assert list(scratch.iterdir()) == []
 
 
+@long
 def test_a_budget_says_what_is_missing(finished_project: Project) -> None:
     done = finished_project.hapo("clean", "--dry-run", "--budget", "1k", check=False)
     assert done.returncode == 1 and "over the budget" in done.stdout
@@ -138,6 +144,7 @@ def test_a_budget_says_what_is_missing(finished_project: Project) -> None:
         parse_bytes("much")
 
 
+@long
 def test_the_cache_keeps_every_run_that_something_refers_to(finished_project: Project) -> None:
     """Two commits and the workspace: after `--cache` each of them can still be checked out."""
     project = finished_project
@@ -163,6 +170,7 @@ def test_the_cache_keeps_every_run_that_something_refers_to(finished_project: Pr
     assert (project.path / "artifacts/policy/2/model/weights").read_text() == first
 
 
+@long
 def test_not_while_a_run_goes_on(finished_project: Project) -> None:
     project = finished_project
     project.edit('{prev: "1", rounds: 2}', '{prev: "1", rounds: 3}')

@@ -28,6 +28,7 @@ def committed(finished_project: Project) -> Project:
     return finished_project
 
 
+@long
 def test_an_experiment_reruns_what_its_parameter_decides(committed: Project) -> None:
     project = committed
     project.dvc("exp", "run", "-n", "low", "-S", "gate.threshold.gamma=0.2")

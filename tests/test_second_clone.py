@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Project, eventually
+from conftest import Project, eventually, long
 
 GIT = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
 
@@ -99,6 +99,7 @@ def _answers(url: str) -> bool:
         return False
 
 
+@long
 def test_from_s3_with_another_segment(
     finished_project: Project, bucket: tuple[str, str], tmp_path: Path
 ) -> None:
