@@ -87,6 +87,7 @@ def change(role: str, rng: random.Random, most: int) -> dict[str, Any]:
     return {"role": role, "change": True, "n": rng.randint(1, most)}
 
 
+STATE, ARTIFACT = r"states/\.round-\d+\.partial$", r"policy/\.1\.partial$"
 T, D, C = ("train",), ("dvc",), ("cli",)
 _LONGEST = 900.0
 """Seconds a command may take on a busy machine."""
@@ -101,9 +102,10 @@ DUMP = "dvc.utils.serialize._yaml:_dump"
 
 
 def chains(rng: random.Random, counts: dict[str, int], wall: float) -> list[list[Point]]:
-    """Four projects' worth of kills, dealt by chance: within rounds, then at the segment's end.
+    """Four projects' worth of kills, dealt by chance: within rounds, then at the segment's end;
+    and two projects with a kill that the run survives.
 
-    The last kill of each is one that the run survives, or none. `counts`: changes of files in an
+    `counts`: changes of files in an
     uninterrupted run, by role; `wall`: its seconds.
     """
 
@@ -117,33 +119,33 @@ def chains(rng: random.Random, counts: dict[str, int], wall: float) -> list[list
         *(Point("in the optimizer step", v, call(STEP, n=n())) for v in (T, D)),
         Point("in the optimizer step", ALL, call(STEP, n=n(), after=True)),
         Point("before the checkpoint", T, call(WRITE, n=n())),
-        *(Point("in the checkpoint's rename", v, rename("states/.round", n())) for v in (T, ALL)),
+        *(Point("in the checkpoint's rename", v, rename(STATE, n())) for v in (T, ALL)),
         Point("after the checkpoint", T, call(WRITE, n=n(), after=True)),
         *(Point("a file of the stage", v, change("train", rng, 60)) for v in (T, ALL, T, ALL)),
-        *(Point("a file of dvc", D, change("dvc", rng, counts["dvc"] // 4)) for _ in "12"),
     ]
     ends = [
         Point("before publishing", T, call(PUBLISH)),
-        Point("in the artifact's rename", T, rename("policy/.1.partial")),
+        Point("in the artifact's rename", T, rename(ARTIFACT)),
         Point("after publishing", ALL, call(PUBLISH, after=True)),
         *(Point("before dvc's commit", v, call(COMMIT, "dvc")) for v in (D, ALL)),
         *(Point("any moment", v, {"seconds": rng.uniform(0.2, 0.6) * wall}) for v in (T, C, ALL)),
     ]
+    dvc = [Point("a file of dvc", D, change("dvc", rng, counts["dvc"] // 2)) for _ in range(4)]
     recorded = [  # after these DVC knows the segment, or finds it in its cache of runs
         Point("in the run cache's write", D, call(DUMP, "dvc")),
         Point("after dvc's commit", D, call(COMMIT, "dvc", after=True)),
         Point("dvc.lock truncated", D, call(DUMP, "dvc", n=2)),
         Point("dvc.lock truncated", ALL, call(DUMP, "dvc", n=2)),
     ]
+    nobody = Point("nobody", (), {})
     survived = [
-        Point("while verifying", ("worker",), call(VERIFY, n=5, after=True)),
-        Point("in the optimizer step", ("server",), call(STEP), server=True),
-        Point("nobody", (), {}),
-        Point("while verifying", ("worker",), call(VERIFY, n=15, after=True)),
+        [Point("while verifying", ("worker",), call(VERIFY, n=5, after=True))],
+        [Point("in the optimizer step", ("server",), call(STEP, n=2), server=True)],
     ]
     for pool in (within, ends, recorded):
         rng.shuffle(pool)
-    return [[*within[k::4], *ends[k::4], recorded[k], survived[k]] for k in range(4)]
+    killed = [[*within[k::4], *ends[k::4], dvc[k], recorded[k], nobody] for k in range(4)]
+    return killed + survived
 
 
 class Range:

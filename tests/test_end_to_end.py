@@ -239,7 +239,7 @@ def test_three_kills_in_a_row(real: Project, tmp_path: Path) -> None:
     project = shots.copy("killed")
     points = [
         kills.Point("rollout half done", kills.C, kills.call(kills.DECODE, n=60)),
-        kills.Point("in the checkpoint's rename", kills.T, kills.rename("states/.round", 2)),
+        kills.Point("in the checkpoint's rename", kills.T, kills.rename(kills.STATE, 2)),
         kills.Point("dvc.lock truncated", kills.ALL, kills.call(kills.DUMP, "dvc", n=2)),
         kills.Point("nobody", (), {}),
     ]

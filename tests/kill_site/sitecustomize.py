@@ -4,7 +4,7 @@ in the kill tests (tests/kills.py); nothing in the product knows of it.
 KILL_PLAN names a JSON file:
   role      the process that counts: `train`, `evaluate`, `dvc`, `cli`, ...; its module
   call      "package.module:Class.function", or
-  event     one of CHANGES (`os.rename`) whose first path holds `match`, or
+  event     one of CHANGES (`os.rename`) whose first path has the pattern `match`, or
   change    true: every change of a file below the project
   n         the how-maniest (from 1), `after` the call where `after` is true
   victims   roles to kill with SIGKILL, in this order; the process itself comes last
@@ -19,6 +19,7 @@ import functools
 import importlib.util
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -108,7 +109,7 @@ class Plan:
         if self.plan.get("change"):
             if changes and text.startswith(ROOT) and ".log" not in text:
                 self.hit(f"{event} {text}")
-        elif event == self.plan["event"] and self.plan.get("match", "") in text:
+        elif event == self.plan["event"] and re.search(self.plan.get("match", ""), text):
             self.hit(f"{event} {text}")
 
 
