@@ -29,11 +29,11 @@ seed: 5
 method: hapo
 curate:
   sources:
-    chains: {{kind: chains, count: 64, min_steps: 2, max_steps: 3}}
+    chains: {{kind: chains, count: 64, min_steps: 1, max_steps: 2}}
   benchmarks:
-    heldout: {{kind: chains, count: 8, min_steps: 2, max_steps: 3}}
+    heldout: {{kind: chains, count: 8, min_steps: 1, max_steps: 2}}
   max_prompt_tokens: 40
-  max_trace_tokens: 48
+  max_trace_tokens: 32
   decontaminate_ngram: 0
 base: {{kind: tiny, hidden_size: 32, layers: 2, heads: 2, steps: 6, batch_size: 8,
        learning_rate: 0.003, slip_probability: 0.5}}
@@ -42,14 +42,14 @@ teacher: {{shape: log}}
 objective: {{preset: paper}}
 sft: {{}}
 rewards: {{verifier: "bench_reward:grade"}}
-rollout: {{group_size: 4, max_tokens: 24}}
+rollout: {{group_size: 4, max_tokens: 32}}
 update: {{learning_rate: 0.001}}
 train: {{prompts_per_round: 4, probe_benchmark: heldout, probe_every: 20, probe_problems: 4}}
 segments:
   "1": {{prev: base, rounds: {rounds}}}
 evaluate:
   benchmarks:
-    heldout: {{k: 2, max_tokens: 24}}
+    heldout: {{k: 2, max_tokens: 32}}
 targets:
   base: {{policy: base}}
   final: {{policy: "1"}}
