@@ -1,4 +1,6 @@
 # `make run`: set up, then the main job on the quickstart profile. `make test`: set up, then all checks.
+# `make soak`: the kill matrix, about 30 kills (ten minutes or more; HAPO_SOAK_SEED chooses them), and
+# the long tests of clean, remotes and experiments.
 # `make test-vllm`: build an engine environment with vLLM (CPU), then the tests on the real server.
 PYTHON ?= python3
 VENV := .venv
@@ -9,13 +11,17 @@ export HF_HUB_OFFLINE ?= 1
 
 ENGINE ?= build/engine-cpu
 
-.PHONY: run test test-vllm lint setup smollm2 clean
+.PHONY: run test soak test-vllm lint setup smollm2 clean
 
 run: $(READY)
 	hapo run
 
 test: setup-dev lint
 	python -m pytest --ignore-glob='tests/test_vllm_*' # those take minutes: `make test-vllm`
+
+soak: setup-dev
+	HAPO_SOAK=1 python -m pytest -s tests/test_kill_matrix.py tests/test_clean.py \
+	  tests/test_second_clone.py tests/test_experiments.py
 
 test-vllm: setup-dev
 	hapo engine install --cpu --path $(ENGINE)

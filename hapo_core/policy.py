@@ -23,6 +23,8 @@ from hapo_core.ranks import is_sharded, whole_state
 HEAD_CHUNK_ELEMENTS = 32 * 1024 * 1024
 """Most logits held at once by the log-prob head (float32: 128 MiB)."""
 
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
 
 def load_policy(
     path: Path, dtype: torch.dtype = torch.float32, attn_implementation: str = "sdpa"
@@ -84,6 +86,15 @@ def check_model_folder(path: Path) -> None:
         shards = ["model.safetensors"]
     for shard in shards:
         if not (path / shard).is_file():
+            pickled = sorted(p.name for s in _PICKLES for p in path.glob(f"*{s}"))
+            if pickled:
+                raise DataError(
+                    f"the weights are a pickle ({pickled[0]}): to load it would run whatever code "
+                    "it holds",
+                    where=str(path),
+                    remedy="have its author save it as safetensors, or convert it where a wrong "
+                    "one does no harm",
+                )
             raise DataError(
                 f"weight file {shard} is missing ({len(shards)} expected)",
                 where=str(path),

@@ -19,6 +19,7 @@ from pipeline.store import (
     check_manifest,
     guard_disk,
     inputs_hash,
+    need_part,
     record_timing,
     sha256_file,
     write_manifest,
@@ -43,8 +44,10 @@ def policy_model(folder: Path) -> Path:
     """The model folder of `artifacts/policy/NAME`: its own, or the one that it pins.
 
     Raises:
-        DataError: a pinned file is missing or has changed since `base` ran.
+        DataError: a pinned file is missing or has changed since `base` ran, or `hapo clean`
+            removed the policy.
     """
+    need_part(folder, "model")
     reference = folder / "reference.json"
     if not reference.is_file():
         return folder / "model"
@@ -52,7 +55,8 @@ def policy_model(folder: Path) -> Path:
     path = Path(facts["path"])
     for name, size in facts["bytes"].items():
         file = path / name
-        if not file.is_file() or file.stat().st_size != size:
+        whole = file.is_file() and file.stat().st_size == size
+        if not whole or sha256_file(file) != facts["sha256"][name]:
             raise DataError(
                 "a file of the pinned starting policy is missing or has changed",
                 where=str(file),
@@ -160,8 +164,7 @@ def build_base(params: Params, observer: Observer, target: Path = TARGET) -> Non
         observer.task("take over", _take_over, params.base, out)
         tokens = 0
     write_manifest(out, "policy", {"base": params.base.model_dump(mode="json")})
-    scratch.publish(target, "out")
-    scratch.discard()
+    scratch.publish_copy(target, "out")
     record_timing(STAGE, time.monotonic() - began, trained=tokens)
 
 

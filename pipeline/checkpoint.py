@@ -19,9 +19,11 @@ from hapo_core.ranks import ALONE, Ranks, gathered, like, whole
 from pipeline.store import (
     atomic_write_json,
     check_manifest,
+    folder_bytes,
     fsync_folder,
     guard_disk,
     read_json,
+    require_space,
     write_manifest,
 )
 from pipeline.tables import POSTERIORS, read_table, write_table
@@ -114,21 +116,28 @@ def write_parts(
     tensors = moments(model, optimizer, keep=ranks.first)
     with whole(model):
         if ranks.first:
-            with guard_disk(folder):
-                (folder / "state").mkdir(parents=True)
-                save_policy(model, tokenizer, folder / "model")
-                save_file(tensors, folder / "state" / "optimizer.safetensors")
-                write_table(posterior_rows(state), POSTERIORS, folder / "posteriors.parquet")
-                atomic_write_json(
-                    folder / "state" / "counters.json",
-                    {
-                        "rounds": rounds_done,
-                        "gamma": state.gamma,
-                        "mean_success": state.mean_success,
-                        "waiting": list(waiting),
-                    },
-                )
+            (folder / "state").mkdir(parents=True)
+            save_policy(model, tokenizer, folder / "model")
+            save_file(tensors, folder / "state" / "optimizer.safetensors")
+            write_table(posterior_rows(state), POSTERIORS, folder / "posteriors.parquet")
+            atomic_write_json(
+                folder / "state" / "counters.json",
+                {
+                    "rounds": rounds_done,
+                    "gamma": state.gamma,
+                    "mean_success": state.mean_success,
+                    "waiting": list(waiting),
+                },
+            )
         ranks.wait()
+
+
+def _bytes(model: PreTrainedModel, optimizer: torch.optim.AdamW) -> int:
+    """Of all tensors that a state holds; its tables are small beside them."""
+    tensors = [*model.parameters(), *model.buffers()]
+    for held in optimizer.state.values():
+        tensors += [value for value in held.values() if isinstance(value, torch.Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def write_state(
@@ -141,14 +150,27 @@ def write_state(
     waiting: Sequence[str] = (),
     ranks: Ranks = ALONE,
 ) -> None:
-    """Write `folder` aside and rename it into place, manifest last; see `write_parts`."""
+    """Write `folder` aside and rename it into place, manifest last; see `write_parts`.
+
+    Raises:
+        HapoError: the disk lacks the space; said before anything is written, as far as the
+            tensors and the state before tell.
+    """
     aside = folder.with_name(f".{folder.name}.partial")
+    needed = max([_bytes(model, optimizer), *map(folder_bytes, folder.parent.glob("round-*"))])
     if ranks.first:
         shutil.rmtree(aside, ignore_errors=True)
-    write_parts(aside, model, tokenizer, optimizer, state, rounds_done, waiting, ranks)
+        require_space(folder, needed)
+    with guard_disk(folder, needed):
+        try:
+            write_parts(aside, model, tokenizer, optimizer, state, rounds_done, waiting, ranks)
+            if ranks.first:
+                write_manifest(aside, KIND, {"rounds": rounds_done})
+                aside.rename(folder)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)  # what it took is not what is missing
+            raise
     if ranks.first:
-        write_manifest(aside, KIND, {"rounds": rounds_done})
-        aside.rename(folder)
         fsync_folder(folder.parent)
     ranks.wait()
 

@@ -13,6 +13,9 @@ from pipeline.observe import guarded
 _MODULES = (
     "run",
     "serve",
+    "status",
+    "clean",
+    "report_against",
     "server",
     "profiles",
     "segments",

@@ -16,7 +16,7 @@ from pipeline.evaluation import Conditions, Evaluator
 from pipeline.measure import load_benchmark
 from pipeline.observe import Observer, run_stage, stage_main
 from pipeline.prompting import Template
-from pipeline.store import Scratch, check_manifest, inputs_hash, record_timing
+from pipeline.store import Scratch, check_manifest, identity, inputs_hash, record_timing
 from pipeline.train import DATA, POLICIES
 
 EVALUATIONS = Path("artifacts/evaluation")
@@ -76,7 +76,8 @@ class Evaluation:
             name: self.observer.task(f"benchmark {name}", self.benchmark, name, spec)
             for name, spec in self.params.evaluate.benchmarks.items()
         }
-        self.evaluator.finish(self.policy, found, {})
+        named = {"measured": identity(POLICIES / self.policy)}
+        self.evaluator.finish(self.policy, found, {}, named)
         self.scratch.publish_copy(EVALUATIONS / self.target, "out")
         record_timing(
             f"evaluate@{self.target}",

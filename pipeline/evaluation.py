@@ -101,9 +101,16 @@ class Evaluator:
         }
 
     def finish(
-        self, policy: str, found: Mapping[str, object], facts: Mapping[str, object]
+        self,
+        policy: str,
+        found: Mapping[str, object],
+        facts: Mapping[str, object],
+        named: Mapping[str, object] | None = None,
     ) -> dict[str, object]:
-        """Write `out/metrics.json` and the manifest, and return the former."""
+        """Write `out/metrics.json` and the manifest, and return the former.
+
+        `named`: more facts of the manifest, such as what identifies the policy.
+        """
         metrics: dict[str, object] = {
             "policy": policy,
             "benchmarks": dict(found),
@@ -111,7 +118,8 @@ class Evaluator:
             **facts,
         }
         atomic_write_json(self.out / "metrics.json", metrics)
-        write_manifest(self.out, "evaluation", {"policy": policy, "seed": self.conditions.seed})
+        about = {"policy": policy, "seed": self.conditions.seed, **(named or {})}
+        write_manifest(self.out, "evaluation", about)
         return metrics
 
     def _table(self, benchmark: Benchmark) -> Path:

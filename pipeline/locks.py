@@ -1,6 +1,6 @@
-"""One run at a time per project and per device, and DVC's locks after a kill.
+"""One run at a time per project and per device, and DVC's locks and lock file after a kill.
 
-All locks are `flock`s: the kernel releases them, however their process ends.
+All our locks are `flock`s: the kernel releases them, however their process ends.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
 from hapo_core.errors import ConfigError, HapoError
 from pipeline.process import alive
 from pipeline.store import atomic_write_text
 
 RUN_LOCK = Path(".hapo/run.lock")
 RWLOCK = Path(".dvc/tmp/rwlock")
+LOCKFILE = Path("dvc.lock")
+LOCKFILE_COPY = Path(".hapo/dvc.lock")
+"""DVC writes dvc.lock in place: a kill in that moment leaves it empty or torn."""
 LOCKS = "HAPO_LOCKS"
 """Environment variable: the folder of the devices' locks; one for all users where it is shared."""
 _LOOK_SECONDS = 0.3
@@ -159,6 +166,19 @@ def _held(path: Path, what: str, root: Path, patience: Patience | None) -> Itera
         yield
 
 
+def run_holder(root: Path = Path()) -> int | None:
+    """Process id of the run that holds the lock, without touching the lock (Linux)."""
+    path = root / RUN_LOCK
+    try:
+        inode = path.stat().st_ino
+        holder = re.match(r"process (\d+) ", path.read_text())
+        table = Path("/proc/locks").read_text()
+    except OSError:
+        return None
+    held = any(f":{inode} " in line for line in table.splitlines())
+    return int(holder[1]) if held and holder else None
+
+
 def _try(handle: IO[str]) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -220,22 +240,69 @@ def heal_rwlock(root: Path = Path()) -> list[str]:
     if not isinstance(entries, dict):
         path.unlink()
         return [f"removed {RWLOCK}, which a killed DVC left torn"]
-    kept = {name: _alive_only(entry) for name, entry in entries.items()}
-    kept = {name: entry for name, entry in kept.items() if entry}
+    write = {path: info for path, info in entries.get("write", {}).items() if _holds(info)}
+    read = {
+        path: [i for i in infos if _holds(i)] for path, infos in entries.get("read", {}).items()
+    }
+    read = {path: infos for path, infos in read.items() if infos}
+    kept = {mode: held for mode, held in (("write", write), ("read", read)) if held}
     if kept == entries:
         return []
     atomic_write_text(path, json.dumps(kept))
     return [f"dropped entries of ended processes from {RWLOCK}"]
 
 
-def _alive_only(entry: dict[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = {}
-    if isinstance(entry.get("write"), dict) and _holds(entry["write"]):
-        kept["write"] = entry["write"]
-    readers = [reader for reader in entry.get("read", []) if _holds(reader)]
-    if readers:
-        kept["read"] = readers
-    return kept
+def keep_lockfile(root: Path = Path()) -> None:
+    """Copy dvc.lock to `.hapo/dvc.lock` if it is whole."""
+    text = _read(root / LOCKFILE)
+    if text != _read(root / LOCKFILE_COPY) and _whole(text):
+        atomic_write_text(root / LOCKFILE_COPY, text)
+
+
+def heal_lockfile(root: Path = Path()) -> list[str]:
+    """Repair a torn or empty dvc.lock after a kill -9; call it while holding `run_lock`.
+
+    The last whole copy takes its place; without one it is removed. Either way no work is lost:
+    what the copy lacks DVC finds in its cache of runs.
+
+    Returns:
+        What was repaired, in words; empty where nothing was.
+    """
+    path, copy = root / LOCKFILE, root / LOCKFILE_COPY
+    if not path.is_file() or _whole(_read(path)):
+        return []
+    text = _read(copy)
+    if _whole(text):
+        atomic_write_text(path, text)
+        return [f"{LOCKFILE} was torn by a kill: put back from {LOCKFILE_COPY}"]
+    path.unlink()
+    return [f"removed {LOCKFILE}, torn by a kill; DVC finds finished stages in its cache of runs"]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ""
+
+
+def _whole(text: str) -> bool:
+    """Whether it is YAML with DVC's sections (a cut in a value passes: DVC then sees a change)."""
+    try:
+        found = YAML(typ="safe").load(text)
+    except YAMLError:
+        return False
+    return isinstance(found, dict) and isinstance(found.get("stages"), dict)
+
+
+def writers(root: Path = Path()) -> dict[str, int]:
+    """What DVC is writing now: absolute output path -> id of the living DVC process."""
+    try:
+        entries = json.loads((root / RWLOCK).read_text(encoding="utf-8"))
+        held = entries.get("write", {})
+        return {str(path): int(info["pid"]) for path, info in held.items() if _holds(info)}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return {}  # none, or caught in the middle of being written
 
 
 def _holds(info: dict[str, Any]) -> bool:

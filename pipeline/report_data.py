@@ -15,6 +15,7 @@ import pandas as pd
 from hapo_core.errors import DataError
 from hapo_core.evaluate import PairedResult, align, bootstrap_interval, paired_test
 from pipeline.config import Params
+from pipeline.one_run import check_one_run
 from pipeline.report_costs import Fingerprint, StageCost, read_costs, read_fingerprints
 from pipeline.report_injection import Prediction, predict_injection
 from pipeline.store import read_json
@@ -140,7 +141,7 @@ def collect(params: Params, root: Path = Path()) -> ReportData:
     """
     artifacts = root / "artifacts"
     evaluation = artifacts / "evaluation"
-    return ReportData(
+    found = ReportData(
         params=params,
         history=_history(params, artifacts / "policy"),
         comparisons=_comparisons(params, evaluation),
@@ -149,6 +150,8 @@ def collect(params: Params, root: Path = Path()) -> ReportData:
         curation=_json(artifacts / "data" / "curation.json", "curate"),
         fingerprints=read_fingerprints(params, artifacts),
     )
+    check_one_run(params, artifacts)
+    return found
 
 
 def _missing(path: Path, stage: str) -> DataError:

@@ -33,12 +33,19 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def render_html(data: ReportData, figures: list[Figure]) -> str:
     """One self-contained page: style and drawings inline, nothing fetched, no script."""
+    return _page("report.html.j2", _context(data, figures))
+
+
+def render_against(title: str, tables: list[Table], figures: list[Figure]) -> str:
+    """The page of two runs side by side (pipeline.report_against), as self-contained."""
+    return _page("against.html.j2", {"title": title, "tables": tables, "figures": figures})
+
+
+def _page(template: str, context: dict[str, Any]) -> str:
     environment = page_environment(autoescape=True)
     environment.filters["nbsp"] = _nbsp
     environment.filters["svg"] = Markup
-    return environment.get_template("report.html.j2").render(
-        **_context(data, figures), styles=page_styles()
-    )
+    return environment.get_template(template).render(**context, styles=page_styles())
 
 
 def render_markdown(data: ReportData, figures: list[Figure]) -> str:

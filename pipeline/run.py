@@ -17,14 +17,16 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from hapo_core.errors import ConfigError, HapoError
-from pipeline import server
+from pipeline import clean, server
 from pipeline.config import Params, load_params
 from pipeline.locks import (
     Patience,
     WaitStopped,
     device_locks,
     devices_of,
+    heal_lockfile,
     heal_rwlock,
+    keep_lockfile,
     run_lock,
 )
 from pipeline.observe import API_URL, INTERVAL, PARENT, answers, prepare_environment, warn
@@ -33,7 +35,7 @@ from pipeline.repro import Screen, is_dvc_line, read_line, run_command
 from pipeline.request import Request, configure
 from pipeline.result import REPORT, SUMMARY, result_markdown, result_table
 from pipeline.secrets import hide
-from pipeline.store import read_json
+from pipeline.store import disk_full, folder_bytes, read_json
 
 if TYPE_CHECKING:
     from pipeline.topflow import TopFlow
@@ -64,8 +66,8 @@ def run(request: Request, *, with_server: bool = True) -> int:
         with_server: False works without Prefect.
 
     Raises:
-        HapoError: no project, a bad configuration, another run going on, or PREFECT_API_URL
-            names an address that does not answer.
+        HapoError: no project, a bad configuration, another run going on, PREFECT_API_URL names
+            an address that does not answer, or DVC met a full disk.
     """
     root = find_root()
     os.chdir(root)
@@ -91,6 +93,8 @@ def run(request: Request, *, with_server: bool = True) -> int:
         api, timeout=5.0
     )  # at the end of a run a server may be busy
     _print_end(code, supervisor.stopped, page if alive else None)
+    if supervisor.full is not None:
+        raise supervisor.full
     return code
 
 
@@ -104,8 +108,9 @@ def alone(request: Request, root: Path, supervisor: Supervisor) -> Iterator[None
     """
     patience = Patience(supervisor.tell, supervisor.stop_asked) if request.wait else None
     with run_lock(root, patience):
-        for repair in heal_rwlock(root):
+        for repair in heal_rwlock(root) + heal_lockfile(root) + clean.finish():
             warn(repair)
+        keep_lockfile(root)
         for line in configure(request, root):
             supervisor.tell(line)
         with device_locks(_devices(load_params()), root, patience):
@@ -121,6 +126,15 @@ def _devices(params: Params) -> list[str]:
             given = [f"gpu-{one.strip()}" for gpus in servers.gpus or () for one in gpus.split(",")]
             found.update(given or devices_of("cuda"))
     return sorted(found)
+
+
+def _dvc_lacks_space(line: str, stage: str | None) -> HapoError | None:
+    """The error for a full disk that DVC met while it copied a stage's output to its cache."""
+    kind, _, name = (stage or "").partition("@")
+    places = {"curate": "data", "base": "policy/base", "train": f"policy/{name}"}
+    output = Path("artifacts") / places.get(kind, f"evaluation/{name}")
+    needed = folder_bytes(output) if output.is_dir() else None
+    return disk_full(OSError(line), Path(".dvc/cache"), needed)
 
 
 # --- the server ---------------------------------------------------------------------------------
@@ -180,6 +194,7 @@ class Supervisor:
         self.stopped: str | None = None
         self.code = 1
         """Exit status so far: what the flow is closed with when something unexpected happens."""
+        self.full: HapoError | None = None
         self._screen = Screen()
         self._stage: str | None = None
 
@@ -237,13 +252,16 @@ class Supervisor:
             elif self.flow is not None:
                 self.flow.cached(event.stage)
         elif line.startswith("ERROR: "):
+            self.full = self.full or _dvc_lacks_space(line, self._stage)
             self._stage_over(ok=False)
         if self.flow is not None and is_dvc_line(line):
             self.flow.log(line)
 
     def _stage_over(self, ok: bool) -> None:
-        if ok and self._stage is not None and self.flow is not None:
-            self.flow.finished(self._stage)
+        if ok and self._stage is not None:
+            keep_lockfile()
+            if self.flow is not None:
+                self.flow.finished(self._stage)
         self._stage = None
 
     def stop_asked(self) -> str | None:

@@ -26,6 +26,10 @@ TIMINGS = Path("artifacts/timings")
 SCRATCH = Path(".hapo/scratch")
 PUBLISHED = "published"
 """Marks a scratch folder whose work is in its artifact."""
+THINNED = "thinned"
+"""Fact of a manifest: the parts that `hapo clean` took out of the folder."""
+WHOLE = "whole"
+"""Fact of such a manifest: `identity` of the folder before."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CHUNK = 1 << 20
 
@@ -227,8 +231,58 @@ def write_manifest(folder: Path, kind: str, facts: Mapping[str, object]) -> dict
     return manifest
 
 
-def check_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
+def rewrite_manifest(
+    folder: Path, manifest: Mapping[str, Any], without: Iterable[str], whole: str
+) -> dict[str, Any]:
+    """Write `manifest` into a copy of its folder that lacks the parts `without` (files or folders,
+    relative); the facts name them, and the `identity` of the folder `whole`. The other entries
+    stay as they are: nothing is hashed anew."""
+    gone = sorted({*manifest["facts"].get(THINNED, []), *without})
+    files = {
+        name: entry
+        for name, entry in manifest["files"].items()
+        if not any(name == part or name.startswith(part + "/") for part in gone)
+    }
+    facts = {**manifest["facts"], THINNED: gone, WHOLE: whole}
+    smaller = {**manifest, "facts": facts, "files": files}
+    atomic_write_json(folder / MANIFEST, smaller)
+    return smaller
+
+
+def need_part(folder: Path, part: str) -> None:
+    """Refuse a folder from which `hapo clean` removed a part that is needed now.
+
+    Raises:
+        DataError: naming the stage that makes it again.
+    """
+    manifest = folder / MANIFEST
+    if manifest.is_file() and part in read_json(manifest)["facts"].get(THINNED, []):
+        raise DataError(
+            f"`hapo clean` removed {part} of this segment",
+            where=str(folder / part),
+            remedy=f"`dvc repro -f train@{folder.name}` makes it again, and what follows from it",
+        )
+
+
+def identity(folder: Path) -> str:
+    """Hex sha256 that names a finished artifact: of its manifest, as it was before `hapo clean`.
+
+    Raises:
+        DataError: there is no manifest.
+    """
+    manifest = read_json(folder / MANIFEST)
+    whole = manifest["facts"].get(WHOLE)
+    return str(whole) if whole is not None else sha256_file(folder / MANIFEST)
+
+
+def check_manifest(
+    folder: Path, kind: str | None = None, *, tables_only: bool = False
+) -> dict[str, Any]:
     """Compare `folder` with its manifest, file by file, and return the manifest.
+
+    Args:
+        tables_only: hash tables and JSON; of weights only the size is compared, for a reader that
+            does not load them.
 
     Raises:
         DataError: no manifest, another kind, or a missing, changed or extra file, by name.
@@ -249,13 +303,14 @@ def check_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
     listed: dict[str, Any] = manifest["files"]
     found = {path.relative_to(folder).as_posix(): path for path in _content(folder)}
     for name in sorted(set(listed) | set(found)):
-        problem = _difference(found.get(name), listed.get(name))
+        hashed = not tables_only or name.endswith((".parquet", ".json"))
+        problem = _difference(found.get(name), listed.get(name), hashed)
         if problem:
             raise DataError(problem, where=str(folder / name), remedy=mend)
     return manifest
 
 
-def _difference(path: Path | None, entry: Mapping[str, object] | None) -> str | None:
+def _difference(path: Path | None, entry: Mapping[str, object] | None, hashed: bool) -> str | None:
     if path is None:
         return "a file of the artifact is missing"
     if entry is None:
@@ -263,7 +318,7 @@ def _difference(path: Path | None, entry: Mapping[str, object] | None) -> str | 
     size = path.stat().st_size
     if size != entry["bytes"]:
         return f"the file has {size} bytes, its manifest says {entry['bytes']}"
-    if sha256_file(path) != entry["sha256"]:
+    if hashed and sha256_file(path) != entry["sha256"]:
         return "the file's content differs from its manifest (sha256)"
     return None
 
@@ -342,7 +397,7 @@ class Scratch:
         if source.stat().st_dev == target.parent.stat().st_dev:
             ready = source
         else:
-            with guard_disk(target, needed=_size(source)):
+            with guard_disk(target, needed=folder_bytes(source)):
                 try:
                     _copy_synced(source, aside)
                 except BaseException:
@@ -402,8 +457,10 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def folder_bytes(folder: Path) -> int:
+    """Bytes on disk of all files below a folder, unwritten blocks of a sparse file included."""
+    facts = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    return sum(max(f.st_size, f.st_blocks * 512) for f in facts)
 
 
 def _link_or_copy(source: str, target: str) -> str:

@@ -186,7 +186,8 @@ def write_table(rows: Sequence[Row], schema: pa.Schema, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".partial")
     with aside.open("wb") as sink:
-        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd")
+        table = pa.Table.from_arrays(arrays, schema=schema)
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
         sink.flush()
         os.fsync(sink.fileno())
     aside.replace(path)
@@ -203,7 +204,9 @@ class TableWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._aside = path.with_name(path.name + ".partial")
         self._sink = self._aside.open("wb")
-        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd")
+        self._writer = pq.ParquetWriter(
+            self._sink, schema, compression="zstd", write_page_checksum=True
+        )
 
     def write(self, batch: pa.Table | pa.RecordBatch) -> None:
         """Append a batch.
@@ -245,7 +248,7 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
             "the table is missing", where=str(path), remedy="`dvc checkout`, or `dvc repro`"
         )
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
             f"the table is corrupted: {error}",

@@ -48,7 +48,9 @@ from pipeline.store import (
     atomic_write_json,
     check_manifest,
     guard_disk,
+    identity,
     inputs_hash,
+    need_part,
     read_json,
     record_timing,
     write_manifest,
@@ -94,7 +96,7 @@ class Segment:
         self.first = params.rounds_before(name)
         self.rounds, self.spec = spec.rounds, spec
         previous = POLICIES / spec.prev
-        check_manifest(previous)
+        self.before = self._same_run(previous, spec.prev)
         subset = {key: getattr(params, key) for key in READS} | {"segment": spec}
         # Another number of processes goes on where this one stopped.
         subset["compute"] = params.compute.model_copy(update={"processes": 1, "shard": False})
@@ -106,6 +108,33 @@ class Segment:
         self.states = self.scratch.path / "states"
         self.parts: dict[str, float] = {}
         self._open(previous, first_segment=spec.prev == "base")
+
+    def _same_run(self, previous: Path, name: str) -> dict[str, object]:
+        """Check the artifacts that this segment starts from; the facts that name them.
+
+        Raises:
+            DataError: damaged, or a segment of another run.
+        """
+        manifest = check_manifest(previous)
+        data = check_manifest(DATA, "data")
+        problems = data["files"]["problems.parquet"]["sha256"]
+        facts = manifest["facts"]
+        if manifest["kind"] == "segment":
+            wanted = {
+                "segment": name,
+                "method": self.params.method,
+                "seed": self.params.seed,
+                "problems": problems,
+            }
+            for key, value in wanted.items():
+                if facts.get(key, value) != value:
+                    raise DataError(
+                        f"the segment belongs to another run: its {key} is {facts[key]}, "
+                        f"not {value}",
+                        where=str(previous),
+                        remedy=f"`dvc repro train@{name}`",
+                    )
+        return {"previous": identity(previous), "problems": problems}
 
     def _open(self, previous: Path, first_segment: bool) -> None:
         params, ranks = self.params, self.ranks
@@ -128,6 +157,7 @@ class Segment:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         state, self.done, waiting = GateState(), self.first, list[str]()
         if resumed or not first_segment:
+            need_part(source, "state/optimizer.safetensors")
             state, self.done = read_gate_state(source)
             waiting = read_waiting(source)
         if not self.first <= self.done <= self.first + self.rounds:
@@ -358,16 +388,17 @@ class Segment:
         if self.ranks.first:
             for part in ("model", "state"):
                 shutil.rmtree(out / part, ignore_errors=True)
-        write_parts(
-            out,
-            self.model,
-            self.tokenizer,
-            self.updater.optimizer,
-            self.method.gate.state,
-            self.done,
-            self.method.waiting,
-            self.ranks,
-        )
+        with guard_disk(out):
+            write_parts(
+                out,
+                self.model,
+                self.tokenizer,
+                self.updater.optimizer,
+                self.method.gate.state,
+                self.done,
+                self.method.waiting,
+                self.ranks,
+            )
         if self.ranks.first:
             self._publish_first()
 
@@ -384,6 +415,7 @@ class Segment:
                 "method": self.params.method,
                 "seed": self.params.seed,
                 "rounds": [self.first, self.done],
+                **self.before,
             },
         )
         self.scratch.publish_copy(POLICIES / self.name, "out")

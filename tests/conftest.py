@@ -20,6 +20,8 @@ import pytest
 from pipeline import server
 
 REPO = Path(__file__).parents[1]
+long = pytest.mark.skipif("HAPO_SOAK" not in os.environ, reason="long: `make soak`")
+"""For tests beyond the fifteen minutes of `make test`."""
 STAGES = ("curate", "base", "train", "evaluate", "report")
 TOY_PARAMS = """\
 # a comment at the top
@@ -68,6 +70,18 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data at {folder} (HAPO_SHARED_DATA names another place)")
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 256 kB."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(mount)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
 
 
 # --- a Prefect server ---------------------------------------------------------------------------

@@ -2,92 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import signal
-import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import kills
 import pandas as pd
 import pytest
 import torch
-from conftest import REPO, Project
+from conftest import Project
+from small import PARAMS, clone, hashes
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hapo_core.errors import DataError
+from pipeline.config import load_params
+from pipeline.observe import Observer
 from pipeline.store import check_manifest
 from pipeline.tables import GROUPS, POSTERIORS, ROLLOUTS, ROUNDS, read_frame
-
-PARAMS = """\
-profile: seconds
-seed: 3
-method: hapo
-curate:
-  sources:
-    chains: {kind: chains, count: 24, min_steps: 2, max_steps: 3}
-  benchmarks:
-    heldout: {kind: chains, count: 8, min_steps: 2, max_steps: 3}
-  max_prompt_tokens: 40
-  max_trace_tokens: 48
-  decontaminate_ngram: 0
-base: {kind: tiny, hidden_size: 32, layers: 2, heads: 2, steps: 6, batch_size: 8,
-       learning_rate: 0.003, slip_probability: 0.5}
-gate:
-  evidence: prompt
-  statistic: thompson
-  threshold: {kind: adaptive, gamma_start: 0.5}
-teacher: {shape: log}
-objective: {preset: paper}
-sft: {rounds: 2}
-rewards: {verifier: math}
-rollout: {group_size: 4, max_tokens: 48}
-update: {learning_rate: 0.001}
-train: {prompts_per_round: 6, probe_benchmark: heldout, probe_every: 2, probe_problems: 4}
-segments:
-  "1": {prev: base, rounds: 4}
-  "2": {prev: "1", rounds: 2}
-evaluate:
-  benchmarks:
-    heldout: {k: 2, max_tokens: 48}
-targets:
-  base: {policy: base}
-  final: {policy: "2"}
-compute: {threads: 1}
-"""
+from pipeline.train import train_segment
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A clone of the repository with the small configuration, after one `dvc repro`."""
     path = tmp_path_factory.mktemp("real") / "project"
-    _clone(path)
+    clone(path)
     project = Project(path, {"HF_HUB_OFFLINE": "1"})
     project.dvc("repro")
     return project
-
-
-def _clone(path: Path) -> None:
-    skip = shutil.ignore_patterns("__pycache__")
-    for folder in ("pipeline", "hapo_core", "data"):
-        shutil.copytree(REPO / folder, path / folder, ignore=skip)
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
-        shutil.copy(REPO / name, path / name)
-    (path / ".dvc").mkdir()
-    for name in ("config", ".gitignore"):
-        shutil.copy(REPO / ".dvc" / name, path / ".dvc" / name)
-    (path / "params.yaml").write_text(PARAMS)
-    for words in (["init", "-q"], ["add", "."]):
-        subprocess.run(["git", *words], cwd=path, check=True)
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {
-        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in sorted(folder.rglob("*"))
-        if p.is_file()
-    }
 
 
 def _another(real: Project, tmp_path: Path) -> Project:
@@ -158,13 +104,13 @@ def test_summary_holds_the_numbers(real: Project) -> None:
 
 def test_nothing_reruns_and_checkout_restores(real: Project, tmp_path: Path) -> None:
     project = _another(real, tmp_path)
-    before = _hashes(project.path / "artifacts")
+    before = hashes(project.path / "artifacts")
     began = time.monotonic()
     assert "Running stage" not in project.dvc("repro").stdout
     assert time.monotonic() - began < 30
     shutil.rmtree(project.path / "artifacts")
     project.dvc("checkout")
-    assert _hashes(project.path / "artifacts") == before
+    assert hashes(project.path / "artifacts") == before
 
 
 def test_evaluation_parameters_rerun_evaluation_and_report_only(
@@ -185,7 +131,7 @@ def test_a_killed_segment_ends_with_the_same_bytes(
 ) -> None:
     """kill -9 right after a round's line, then the same command: identical policy and tables."""
     project = _another(real, tmp_path)
-    whole = _hashes(project.path / "artifacts/policy/1")
+    whole = hashes(project.path / "artifacts/policy/1")
     shutil.rmtree(project.path / "artifacts/policy/1")
     project.env["HAPO_PROGRESS_SECONDS"] = "0"
     stage = project.start("pipeline.train", "--segment", "1")
@@ -201,12 +147,12 @@ def test_a_killed_segment_ends_with_the_same_bytes(
         pytest.skip("the segment was finished before the signal came")
     output = project.call("pipeline.train", "--segment", "1").stdout
     assert "continues after round" in output
-    assert _hashes(project.path / "artifacts/policy/1") == whole
+    assert hashes(project.path / "artifacts/policy/1") == whole
 
 
-def test_two_runs_of_the_same_inputs_give_the_same_hashes(real: Project, tmp_path: Path) -> None:
+def test_two_runs_of_the_same_inputs_give_the_samehashes(real: Project, tmp_path: Path) -> None:
     path = tmp_path / "fresh"
-    _clone(path)
+    clone(path)
     fresh = Project(path, real.env)
     for stage in (["curate"], ["base"], ["train", "--segment", "1"]):
         fresh.call(f"pipeline.{stage[0]}", *stage[1:])
@@ -214,7 +160,7 @@ def test_two_runs_of_the_same_inputs_give_the_same_hashes(real: Project, tmp_pat
     shutil.rmtree(path / "artifacts/policy/1")
     assert "round 1/" not in fresh.call("pipeline.train", "--segment", "1").stdout
     for name in ("data", "policy/base", "policy/1"):
-        assert _hashes(path / "artifacts" / name) == _hashes(real.path / "artifacts" / name)
+        assert hashes(path / "artifacts" / name) == hashes(real.path / "artifacts" / name)
 
 
 def test_damage_is_refused_with_place_and_remedy(real: Project, tmp_path: Path) -> None:
@@ -232,6 +178,21 @@ def test_damage_is_refused_with_place_and_remedy(real: Project, tmp_path: Path) 
     assert done.returncode in (0, 2)
     done = project.call("pipeline.train", "--segment", "2", check=False)
     assert done.returncode == 2 and "missing" in done.stderr
+
+
+def test_a_segment_of_another_run_is_refused(
+    real: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = _another(real, tmp_path)
+    monkeypatch.chdir(project.path)
+    path = project.path / "artifacts/policy/1/manifest.json"
+    manifest = json.loads(path.read_text())
+    path.unlink()
+    for key, value in {"seed": 4, "method": "grpo", "segment": "9", "problems": "0" * 64}.items():
+        other = {**manifest, "facts": {**manifest["facts"], key: value}}
+        path.write_text(json.dumps(other))
+        with pytest.raises(DataError, match=f"another run: its {key} is {value}"):
+            train_segment(load_params(), "2", Observer("train@2"))
 
 
 def test_hapo_evaluate_repeats_the_stage(real: Project, tmp_path: Path) -> None:
@@ -277,7 +238,7 @@ def test_a_profile_says_where_a_round_goes_and_leaves_nothing(
     real: Project, tmp_path: Path
 ) -> None:
     project = _another(real, tmp_path)
-    before = _hashes(project.path / "artifacts")
+    before = hashes(project.path / "artifacts")
     done = project.hapo("run", "--profile", "train@2")
     table = done.stdout[done.stdout.index("one round of segment 2") :].splitlines()
     total = float(table[0].split(":")[1].split()[0])
@@ -285,5 +246,29 @@ def test_a_profile_says_where_a_round_goes_and_leaves_nothing(
     for part in ("generate", "wait for verdicts", "forward", "backward", "optimizer", "disk"):
         assert seconds[part] > 0
     assert sum(seconds.values()) == pytest.approx(total, abs=0.02)
-    assert _hashes(project.path / "artifacts") == before
+    assert hashes(project.path / "artifacts") == before
     assert not (project.path / ".hapo/profile").exists()
+
+
+def test_three_kills_in_a_row(real: Project, tmp_path: Path) -> None:
+    """The kill matrix, shortened (test_kill_matrix.py): the run, the stage, then everything."""
+    start = tmp_path / "start"
+    shutil.copytree(real.path, start, symlinks=True)
+    kills.forget_segments(start)
+    shots = kills.Range(tmp_path, start)
+    shots.whole["train@1"] = shots.hashes(real, "train@1")
+    project = shots.copy("killed")
+    points = [
+        kills.Point("rollout half done", kills.C, kills.call(kills.DECODE, n=60)),
+        kills.Point("in the checkpoint's rename", kills.T, kills.rename(kills.STATE, 2)),
+        kills.Point("dvc.lock truncated", kills.ALL, kills.call(kills.DUMP, "dvc", n=2)),
+        kills.Point("nobody", (), {}),
+    ]
+    for k, point in enumerate(points):
+        point = replace(point, target="train@1")
+        outcome = shots.kill_once(project, point, f"plan{k}")
+        kills.check(outcome, point)
+        assert not point.victims or outcome.where != "not reached", outcome.output
+    assert shots.hashes(project, "train@1") == shots.whole["train@1"]
+    begun = kills.rounds_begun(project)
+    assert len(begun) - 4 <= 2 and set(begun) == {1, 2, 3, 4}, begun

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 from conftest import PrefectServer, Project, eventually
+from dvc.fs import LocalFileSystem
+from dvc.rwlock import rwlock
 
 from hapo_core.errors import ConfigError, HapoError
 from pipeline import process
-from pipeline.locks import heal_rwlock, run_lock
+from pipeline.locks import heal_lockfile, heal_rwlock, keep_lockfile, run_lock, writers
 from pipeline.repro import Event, is_dvc_line, read_line
 from pipeline.result import result_table
-from pipeline.run import find_root
+from pipeline.run import Supervisor, find_root
 
 DOWNSTREAM = ["train@2", "evaluate@final", "report"]
 
@@ -56,6 +58,23 @@ def test_result_table() -> None:
     ]
 
 
+def test_a_disk_that_fills_while_dvc_commits_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC's own line, as it prints it when its copy of an artifact finds no room."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "artifacts/policy/2").mkdir(parents=True)
+    (tmp_path / "artifacts/policy/2/weights").write_bytes(b"x" * 5_000_000)
+    supervisor = Supervisor()
+    supervisor._line("Running stage 'train@2':")
+    supervisor._line("ERROR: unexpected error - [Errno 28] No space left on device: 'cache'")
+    assert "5.0 MB are needed" in str(supervisor.full) and "missing" in str(supervisor.full)
+    assert "the same command continues" in str(supervisor.full)
+    other = Supervisor()
+    other._line("ERROR: failed to reproduce 'train@2'")
+    assert other.full is None
+
+
 def test_root_is_found_from_below(project: Project, tmp_path: Path) -> None:
     assert find_root(project.path / "hapo_core" / "methods") == project.path
     with pytest.raises(ConfigError, match="no hapo project"):
@@ -77,16 +96,43 @@ def test_rwlock_is_healed(tmp_path: Path) -> None:
         path.write_text(
             json.dumps(
                 {
-                    "a": {"write": entry, "read": [dead, entry]},
-                    "b": {"write": dead},
-                    "c": {"read": [other]},
+                    "write": {"a": entry, "b": dead},
+                    "read": {"a": [dead, entry], "b": [dead], "c": [other]},
                 }
             )
         )
+        assert writers(tmp_path) == {"a": living.pid}
         assert heal_rwlock(tmp_path)
-        assert json.loads(path.read_text()) == {"a": {"write": entry, "read": [entry]}}
+        assert json.loads(path.read_text()) == {"write": {"a": entry}, "read": {"a": [entry]}}
         assert heal_rwlock(tmp_path) == []
         living.kill()
+
+
+def test_rwlock_is_read_as_dvc_writes_it(tmp_path: Path) -> None:
+    fs = LocalFileSystem()
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    with rwlock(str(tmp_path / ".dvc/tmp"), fs, "dvc repro", ["/in"], ["/out"], False):
+        text = (tmp_path / ".dvc/tmp/rwlock").read_text()
+        assert heal_rwlock(tmp_path)  # this process is no dvc by its command line: dropped
+        assert json.loads((tmp_path / ".dvc/tmp/rwlock").read_text()) == {}
+        (tmp_path / ".dvc/tmp/rwlock").write_text(text)
+    assert set(json.loads(text)["write"]) == {"/out"} and set(json.loads(text)["read"]) == {"/in"}
+
+
+@pytest.mark.parametrize("torn", ["", "schema: '2.0'\nstages:\n  base:\n    cmd: [", "- 1\n"])
+def test_a_torn_lock_file_is_put_back(tmp_path: Path, torn: str) -> None:
+    """DVC writes dvc.lock in place; a kill in that moment must not stop the next run."""
+    lock = tmp_path / "dvc.lock"
+    assert heal_lockfile(tmp_path) == []
+    lock.write_text(torn)
+    assert "removed" in heal_lockfile(tmp_path)[0] and not lock.exists()
+    whole = "schema: '2.0'\nstages:\n  base:\n    cmd: python -m pipeline.base\n"
+    lock.write_text(whole)
+    keep_lockfile(tmp_path)
+    assert heal_lockfile(tmp_path) == []
+    lock.write_text(torn)
+    keep_lockfile(tmp_path)  # never replaces the good copy
+    assert "put back" in heal_lockfile(tmp_path)[0] and lock.read_text() == whole
 
 
 def test_run_lock_names_the_holder(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Project
-from test_end_to_end import PARAMS, _clone, _hashes
+from small import PARAMS, clone, hashes
 from vllm_support import ENVIRONMENT, needs_engine
 
 from pipeline.store import read_json
@@ -32,7 +32,7 @@ REPORTED = ["logprobs"]
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A small project after its first two stages, with vLLM as the engine of both uses."""
     path = tmp_path_factory.mktemp("vllm") / "project"
-    _clone(path)
+    clone(path)
     project = Project(path, {"HF_HUB_OFFLINE": "1", "HAPO_PROGRESS_SECONDS": "0"})
     text = PARAMS.replace("hidden_size: 32", "hidden_size: 64")
     engine = f"engine: vllm, vllm: {{environment: {ENVIRONMENT}}}"
@@ -85,7 +85,7 @@ def test_a_killed_segment_resumes_to_the_same_policy(prepared: Project, tmp_path
 
     one, other = (p.path / "artifacts/policy/1" for p in (whole, broken))
     for part in ("model", "state"):
-        assert _hashes(one / part) == _hashes(other / part)
+        assert hashes(one / part) == hashes(other / part)
     assert (one / "posteriors.parquet").read_bytes() == (other / "posteriors.parquet").read_bytes()
     a, b = _rollouts(one), _rollouts(other)
     pd.testing.assert_frame_equal(a.drop(columns=REPORTED), b.drop(columns=REPORTED))

@@ -74,6 +74,7 @@ def train(observer: Observer, name: str) -> None:
     before = (POLICY / segment.prev / "model" / "weights").read_text()
     weights = f"{before}\n{name}: {segment.rounds} rounds of {params.method}"
     files = {"model/weights": weights, "rounds.parquet": f"rounds of {name}"}
+    files["state/optimizer.safetensors"] = f"moments of {name}\n" * 1000
     publish(f"train@{name}", POLICY / name, "segment", files)
 
 
@@ -90,7 +91,8 @@ def report(observer: Observer) -> None:
     for name in ("report.html", "report.md", "plots/success.csv", "plots/injection.csv"):
         atomic_write_text(Path("reports") / name, "round,training,held_out,predicted,measured\n")
     number = {"avg": 0.25, "n": 8, "k": 4, "ci": [0.125, 0.375]}
-    summary = {"method": "hapo", "profile": "toy", "seed": 0, "rounds": 4}
+    rounds = sum(segment.rounds for segment in load_params().segments.values())
+    summary = {"method": "hapo", "profile": "toy", "seed": 0, "rounds": rounds}
     both = {"base": {"held_out": number}, "final": {"held_out": number}}
     atomic_write_json(Path("reports/summary.json"), {**summary, **both})
 

@@ -1,0 +1,421 @@
+"""`hapo clean`: what may go from the disk, why, and what stays; nothing that a run still needs.
+
+Retention: every segment's tables and (by default) policy stay, optimizer states of all segments but
+the last may go. A segment that loses a part keeps a manifest that says so, and DVC is told
+(`dvc commit`), so that nothing runs again for it. A kill in between is finished by the next
+`hapo run` or `hapo clean` (`.hapo/clean.json`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hapo_core.errors import ConfigError, HapoError
+from pipeline.config import Params, load_params
+from pipeline.locks import run_lock
+from pipeline.status import Status, read_status
+from pipeline.store import (
+    MANIFEST,
+    PUBLISHED,
+    SCRATCH,
+    THINNED,
+    atomic_write_json,
+    check_manifest,
+    fsync_folder,
+    human_bytes,
+    identity,
+    read_json,
+    rewrite_manifest,
+)
+
+POLICIES = Path("artifacts/policy")
+REVISIONS = Path(".hapo/revisions")
+JOURNAL = Path(".hapo/clean.json")
+OPTIMIZER, MODEL = "state/optimizer.safetensors", "model"
+Keep = Literal["every", "best", "last"]
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is retained.
+
+    Args:
+        policies: `every` segment's, those of the `best` and the last, or of the `last` alone.
+            Policies that a target of params.yaml names always stay.
+        optimizer: False lets the optimizer states of all but the last segment go.
+        metric: column of the ROUNDS table; the segment whose last known value is highest is best.
+        unfinished: also work of stages that have not finished (it could be continued).
+        budget: bytes; removal stops as soon as artifacts, cache and scratch fit.
+    """
+
+    policies: Keep = "every"
+    all_optimizers: bool = False
+    metric: str = "probe_avg"
+    unfinished: bool = False
+    budget: int | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something on the disk that may go, or stays; `part` is a segment's file or folder."""
+
+    path: Path
+    bytes: int
+    why: str
+    segment: str | None = None
+    part: str | None = None
+    """Below the segment's folder."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What goes, in this order, and what stays."""
+
+    gone: tuple[Item, ...]
+    kept: tuple[Item, ...]
+    used: int
+    """Bytes of artifacts, cache and scratch before."""
+    budget: int | None
+
+    @property
+    def freed(self) -> int:
+        """Bytes that go from the workspace. The cache follows with `hapo clean --cache`."""
+        return sum(item.bytes for item in self.gone)
+
+    @property
+    def missing(self) -> int:
+        """Bytes over the budget that no rule lets go."""
+        return max(0, self.used - self.freed - self.budget) if self.budget is not None else 0
+
+
+# --- the plan -----------------------------------------------------------------------------------
+
+
+def plan(rules: Rules, root: Path = Path()) -> Plan:
+    """Look at the disk; changes nothing.
+
+    Raises:
+        ConfigError: params.yaml is not valid, or the metric is no column.
+        DataError: a segment's tables or manifest cannot be read.
+    """
+    params, status = load_params(root / "params.yaml"), read_status(root)
+    items, kept = [*_leftovers(root)], []
+    for item, goes in _scratch(root, status, rules):
+        (items if goes else kept).append(item)
+    for item, goes in _segments(root, params, status, rules):
+        (items if goes else kept).append(item)
+    used = sum(status.disk.get(n, 0) for n in ("artifacts", ".dvc/cache", ".hapo/scratch"))
+    gone: list[Item] = []
+    left = used
+    for item in items:
+        if rules.budget is not None and left <= rules.budget:
+            kept.append(Item(item.path, item.bytes, "the budget is met without it"))
+            continue
+        gone.append(item)
+        left -= item.bytes
+    return Plan(tuple(gone), tuple(kept), used, rules.budget)
+
+
+def _leftovers(root: Path) -> Iterator[Item]:
+    for top in ("artifacts", "reports", ".hapo/scratch"):
+        for path in sorted((root / top).rglob(".*.partial")):
+            yield Item(path, _size(path), "half-written, left by a kill; never read")
+    if (root / REVISIONS).is_dir():
+        yield Item(root / REVISIONS, _size(root / REVISIONS), "copies that `hapo report` made")
+
+
+def _scratch(root: Path, status: Status, rules: Rules) -> Iterator[tuple[Item, bool]]:
+    states = {s.name: s.state for s in status.stages}
+    for folder in sorted((root / SCRATCH).glob("*-*")):
+        stage = folder.name.rsplit("-", 1)[0]
+        state, size = states.get(stage), _size(folder)
+        if state is None:
+            yield Item(folder, size, f"work of stage {stage}, which dvc.yaml no longer has"), True
+        elif state == "running":
+            yield Item(folder, size, f"{stage} runs"), False
+        elif state == "up to date" and (folder / PUBLISHED).is_file():
+            yield Item(folder, size, f"{stage} is finished and recorded by DVC"), True
+        else:
+            why = f"{stage} continues there" if state != "up to date" else "of other inputs"
+            why = f"unfinished work, {why}"
+            yield Item(folder, size, f"{why} (--unfinished removes it)"), rules.unfinished
+
+
+def _segments(
+    root: Path, params: Params, status: Status, rules: Rules
+) -> Iterator[tuple[Item, bool]]:
+    """Optimizer states first, then policies, oldest first."""
+    names = list(params.segments)
+    current = {s.name for s in status.stages if s.state == "up to date"}
+    used = {target.policy for target in params.targets.values()}
+    present = [n for n in names if (root / POLICIES / n / MANIFEST).is_file()]
+    best = _best(root, present, rules.metric) if rules.policies == "best" else None
+
+    def reason(name: str) -> str | None:
+        """Why segment `name` must stay whole; None where it need not."""
+        if name == names[-1] or name == present[-1]:
+            return "the last segment: the run continues from it"
+        follower = names[names.index(name) + 1]
+        for stage in (f"train@{name}", f"train@{follower}"):
+            if stage not in current:
+                return f"{stage} is not up to date and needs it"
+        return None
+
+    for part in (OPTIMIZER, MODEL):
+        for name in present:
+            path = root / POLICIES / name / part
+            if not path.exists():
+                continue
+            whole = reason(name)
+            item = Item(path, _size(path), whole or "", name, part)
+            if part == OPTIMIZER:
+                goes, why = not rules.all_optimizers, f"only the last segment ({names[-1]})"
+                why = f"segment {name} was continued; {why} needs its optimizer state"
+            else:
+                goes, why = rules.policies != "every", f"segment {name}'s policy ({rules.policies})"
+                if name in used:
+                    whole = whole or "a target of params.yaml names it"
+                elif name == best:
+                    whole = whole or f"the best by {rules.metric}"
+            if whole is not None or not goes:
+                yield Item(item.path, item.bytes, whole or "kept by the rules", name, part), False
+            else:
+                yield Item(item.path, item.bytes, why, name, part), True
+
+
+def _best(root: Path, names: Sequence[str], metric: str) -> str | None:
+    """The segment with the highest last value of a column of its rounds."""
+    import pyarrow.compute as pc  # with the tables only: `hapo` must start fast
+
+    from pipeline.tables import ROUNDS, read_table
+
+    if metric not in ROUNDS.names:
+        raise ConfigError(
+            f"{metric!r} is no column of the rounds", where="--metric", remedy="probe_avg, success"
+        )
+    best, highest = None, -math.inf
+    for name in names:
+        column = read_table(root / POLICIES / name / "rounds.parquet", ROUNDS)[metric]
+        known = pc.drop_null(column)
+        if len(known) and float(known[-1].as_py()) >= highest:
+            best, highest = name, float(known[-1].as_py())
+    return best
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return sum(p.lstat().st_blocks * 512 for p in files)
+
+
+# --- carrying it out ----------------------------------------------------------------------------
+
+
+def carry_out(planned: Plan, root: Path = Path()) -> None:
+    """Remove what the plan lets go; call it while holding the run lock.
+
+    Raises:
+        HapoError: DVC refused a commit; the next run or clean tries again.
+        DataError: a segment differs from its manifest: nothing of it is removed.
+    """
+    thin: dict[str, list[str]] = {}
+    for item in planned.gone:
+        if item.segment is not None and item.part is not None:
+            thin.setdefault(item.segment, []).append(item.part)
+        else:
+            _remove(item.path)
+    if not thin:
+        return
+    for name in thin:
+        check_manifest(root / POLICIES / name, "segment")
+    current = [s.name for s in read_status(root).stages if s.state == "up to date"]
+    stages = [s for s in current if s in _readers(root, thin)]
+    atomic_write_json(root / JOURNAL, {"segments": thin, "stages": stages})
+    finish(root)
+
+
+def finish(root: Path = Path()) -> list[str]:
+    """Finish a `carry_out` that was cut off; call it while holding the run lock.
+
+    Returns:
+        What was done, in words; empty where there was nothing.
+    """
+    if not (root / JOURNAL).is_file():
+        return []
+    journal = read_json(root / JOURNAL)
+    for name, parts in journal["segments"].items():
+        _thin(root / POLICIES / name, parts)
+    for stage in journal["stages"]:
+        command = [sys.executable, "-m", "dvc", "commit", "--force", "--quiet", stage]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise HapoError(
+                f"DVC did not record the smaller segment: {(done.stderr or done.stdout).strip()}",
+                where=stage,
+                remedy="`hapo clean` again; or `dvc checkout` brings everything back",
+            )
+    (root / JOURNAL).unlink()
+    return [f"finished `hapo clean`: segments {', '.join(journal['segments'])} are smaller now"]
+
+
+def _readers(root: Path, names: Iterable[str]) -> set[str]:
+    """The stages that write or read one of the segments' folders."""
+    from dvc.repo import Repo
+
+    folders = [str((root / POLICIES / name).absolute()) for name in names]
+    found = set()
+    for stage in Repo(str(root)).index.stages:
+        paths = [str(x.fs_path) for x in (*stage.outs, *stage.deps)]
+        if any(p == f or f.startswith(p + os.sep) for p in paths for f in folders):
+            found.add(str(stage.addressing))
+    return found
+
+
+def _thin(folder: Path, parts: Sequence[str]) -> None:
+    """Replace the folder by one without the parts, whose manifest names them; doing it twice is
+    doing it once."""
+    aside = folder.with_name(f".{folder.name}.partial")
+    old = folder.with_name(f".{folder.name}.old.partial")
+    if old.exists() and not folder.exists():  # killed between the two renames
+        old.rename(folder)
+    _remove(aside)
+    _remove(old)
+    manifest = read_json(folder / MANIFEST)
+    if set(parts) <= set(manifest["facts"].get(THINNED, [])):
+        return
+    gone = {folder / part for part in parts}
+    shutil.copytree(
+        folder,
+        aside,
+        copy_function=os.link,
+        ignore=lambda at, names: [n for n in names if Path(at, n) in gone or n == MANIFEST],
+    )
+    rewrite_manifest(aside, manifest, parts, identity(folder))
+    folder.rename(old)
+    aside.rename(folder)
+    fsync_folder(folder.parent)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# --- the cache ----------------------------------------------------------------------------------
+
+
+def collect_cache(dry: bool, tips: bool, root: Path = Path()) -> tuple[int, str]:
+    """`dvc gc` with the widest safe scope: (its exit status, what it said).
+
+    Args:
+        dry: only say how much would go.
+        tips: keep what the tips of branches, tags and experiments refer to, instead of every
+            commit.
+    """
+    scope = ["--all-branches", "--all-tags"] if tips else ["--all-commits"]
+    command = [sys.executable, "-m", "dvc", "gc", "--workspace", *scope, "--all-experiments"]
+    done = subprocess.run(
+        [*command, "--dry" if dry else "--force"], cwd=root, capture_output=True, text=True
+    )
+    return done.returncode, (done.stdout + done.stderr).strip()
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def parse_bytes(text: str) -> int:
+    """20GB, 500M, 1.5 t.
+
+    Raises:
+        ConfigError: not a size.
+    """
+    match = re.fullmatch(r"([\d.]+)\s*([kmgt]?)b?", text.strip().lower())
+    try:
+        return int(float(match[1]) * _UNITS[match[2]]) if match else _no_size(text)
+    except ValueError:
+        return _no_size(text)
+
+
+def _no_size(text: str) -> int:
+    raise ConfigError(f"{text!r} is not a size", where="--budget", remedy="20GB, 500M")
+
+
+def show(planned: Plan, dry: bool) -> str:
+    """The plan as text."""
+    lines = []
+    for head, items in (("goes ", planned.gone), ("stays", planned.kept)):
+        lines += [f"{head}  {human_bytes(i.bytes):>9}  {i.path}  {i.why}" for i in items]
+    verb = "would free" if dry else "frees"
+    lines.append(
+        f"{verb} {human_bytes(planned.freed)} of {human_bytes(planned.used)} "
+        "(artifacts, cache, scratch)"
+    )
+    if any(item.segment for item in planned.gone):
+        lines.append(
+            "their copies in DVC's cache go with `hapo clean --cache`, unless a commit or an "
+            "experiment refers to them"
+        )
+    if planned.missing:
+        lines.append(
+            f"still {human_bytes(planned.missing)} over the budget: `--policies best` or `last`, "
+            "`--unfinished`, `--cache` may free more"
+        )
+    return "\n".join(lines)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`hapo clean`."""
+    parser = subparsers.add_parser("clean", help="free disk space by rules; loses no run")
+    parser.add_argument("--dry-run", action="store_true", help="explain, and change nothing")
+    parser.add_argument("--budget", type=parse_bytes, help="stop as soon as this much is kept")
+    parser.add_argument("--policies", choices=("every", "best", "last"), default="every")
+    parser.add_argument("--metric", default="probe_avg", help="column that says which is best")
+    parser.add_argument("--all-optimizers", action="store_true", help="keep optimizer states")
+    parser.add_argument("--unfinished", action="store_true", help="also work to be continued")
+    parser.add_argument("--cache", action="store_true", help="DVC's cache instead (dvc gc)")
+    parser.add_argument("--tips", action="store_true", help="--cache: forget older commits")
+    parser.set_defaults(command=_command)
+
+
+def _command(options: argparse.Namespace) -> int:
+    from pipeline.run import find_root
+
+    os.chdir(find_root())
+    with run_lock():
+        for line in finish():
+            print(line)
+        if options.cache:
+            return _clean_cache(options)
+        rules = Rules(
+            options.policies,
+            options.all_optimizers,
+            options.metric,
+            options.unfinished,
+            options.budget,
+        )
+        planned = plan(rules)
+        print(show(planned, options.dry_run))
+        if not options.dry_run:
+            carry_out(planned)
+        return 1 if planned.missing else 0
+
+
+def _clean_cache(options: argparse.Namespace) -> int:
+    kept = "the tips of branches and tags" if options.tips else "every commit"
+    print(f"keeps what the workspace, {kept} and all experiments refer to; remotes are not touched")
+    code, said = collect_cache(options.dry_run, options.tips)
+    print(said)
+    return code

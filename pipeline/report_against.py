@@ -1,0 +1,266 @@
+"""`hapo report --against X`: two runs side by side, each a DVC revision, an experiment or a folder.
+
+What differs in the configuration, the final policies on every benchmark (paired problem by problem
+where both kept their generations of the same problems), the curves, and the cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hapo_core.errors import ConfigError, DataError, HapoError
+from pipeline.clean import REVISIONS
+from pipeline.store import atomic_write_text, guard_disk, read_json
+
+if TYPE_CHECKING:
+    from hapo_core.evaluate import PairedResult
+    from pipeline.report_figure import Figure
+    from pipeline.report_tables import Table
+
+SUMMARY, PARAMS = Path("reports/summary.json"), Path("params.yaml")
+EVALUATION = Path("artifacts/evaluation/final")
+WORKSPACE = "workspace"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two runs: `root` holds its summary, configuration and evaluation."""
+
+    name: str
+    root: Path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return dict(read_json(self.root / SUMMARY))
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Flat: `gate.threshold.gamma` -> value."""
+        from ruamel.yaml import YAML
+
+        from pipeline.status import flat
+
+        return flat(YAML(typ="safe").load((self.root / PARAMS).read_text(encoding="utf-8")))
+
+
+def find_side(name: str, root: Path = Path()) -> Side:
+    """A folder with a project, `workspace`, or a revision: commit, branch, tag, experiment.
+
+    Raises:
+        ConfigError: there is no such folder or revision.
+        DataError: it has no report, or the report is not in DVC's cache.
+    """
+    folder = root if name == WORKSPACE else Path(name).expanduser()
+    if (folder / PARAMS).is_file():
+        if not (folder / SUMMARY).is_file():
+            raise DataError(
+                "this run has no report yet", where=str(folder / SUMMARY), remedy="`hapo run`"
+            )
+        return Side(name, folder)
+    return Side(name, _fetch(name, root))
+
+
+def _fetch(name: str, root: Path) -> Path:
+    """Copy what is compared out of DVC's cache, once per commit."""
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+    from dvc.scm import SCMError
+
+    try:
+        files = DVCFileSystem(str(root.absolute()), rev=name)
+        commit = str(files.repo.get_rev())
+    except (DvcException, SCMError) as error:
+        raise ConfigError(
+            f"there is no run {name!r}: {error}",
+            where="hapo report",
+            remedy="`dvc exp list`, `git branch`, or the path of another project",
+        ) from error
+    target = root / REVISIONS / commit[:16]
+    if not (target / SUMMARY).is_file():
+        aside = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(aside, ignore_errors=True)
+        with guard_disk(aside):
+            try:
+                for path in (PARAMS, SUMMARY, EVALUATION):
+                    (aside / path).parent.mkdir(parents=True, exist_ok=True)
+                    files.get(str(path), str(aside / path), recursive=path == EVALUATION)
+            except (FileNotFoundError, DvcException) as error:
+                shutil.rmtree(aside, ignore_errors=True)
+                raise DataError(
+                    f"the run {name!r} has no {path}, or DVC's cache lacks it",
+                    where=str(path),
+                    remedy="`dvc pull` (`dvc exp pull` for an experiment), or run it to its end",
+                ) from error
+        shutil.rmtree(target, ignore_errors=True)
+        aside.rename(target)
+    return target
+
+
+# --- what the page says -------------------------------------------------------------------------
+
+
+def paired(a: Side, b: Side) -> tuple[dict[str, PairedResult], dict[str, str]]:
+    """Per benchmark the paired test b - a, or why there is none."""
+    from pipeline.comparison import compare
+
+    found, reasons = {}, {}
+    if a.root.resolve() == b.root.resolve():
+        return {}, dict.fromkeys(a.summary["final"], "the same run")
+    names = [set(side.summary["final"]) for side in (a, b)]
+    for name in sorted(names[0] & names[1]):
+        try:
+            found |= compare(a.root / EVALUATION, b.root / EVALUATION, [name])
+        except HapoError as error:
+            reasons[name] = str(error).splitlines()[0]
+    for name in sorted(names[0] ^ names[1]):
+        reasons[name] = "only one of the two has this benchmark"
+    return found, reasons
+
+
+def tables(a: Side, b: Side) -> list[Table]:
+    """Evaluation, configuration, cost."""
+    from pipeline.report_tables import Table
+    from pipeline.report_text import duration, p_value, percent_interval, points, tokens
+
+    one, two = a.summary, b.summary
+    tests, reasons = paired(a, b)
+    rows = []
+    for name in [*one["final"], *(n for n in two["final"] if n not in one["final"])]:
+        cells = [_measured(side["final"].get(name), percent_interval) for side in (one, two)]
+        if name in tests:
+            t = tests[name]
+            last = f"{points(t.difference, *t.ci)}, {p_value(t.p_value)}, n = {t.n}"
+        else:
+            last = reasons[name]
+        rows.append((name, *cells, last))
+    headers = ("final policy on", a.name, b.name, f"{b.name} - {a.name}, points")
+    evaluation = Table(
+        headers,
+        tuple(rows),
+        "Evaluation",
+        "avg@k with its interval over problems; difference: paired bootstrap interval and "
+        "sign-flip test over the same problems.",
+        last="text",
+    )
+    left, right = a.params, b.params
+    differing = [k for k in sorted(left.keys() | right.keys()) if left.get(k) != right.get(k)]
+    settings = tuple((k, _value(left, k), _value(right, k)) for k in differing)
+    if not settings:
+        settings = (("nothing differs", "", ""),)
+    configuration = Table(
+        ("parameter", a.name, b.name), settings, "What differs in params.yaml", last="text"
+    )
+    cost = (
+        ("rounds", str(one["rounds"]), str(two["rounds"])),
+        *(
+            (f"tokens {kind}", tokens(one["tokens"][kind]), tokens(two["tokens"][kind]))
+            for kind in ("generated", "trained")
+        ),
+        ("wall time", *(duration(_wall(s)) for s in (one, two))),
+        ("injected groups, last round", *(_last(s["injection_rate"]) for s in (one, two))),
+    )
+    return [evaluation, configuration, Table(("cost", a.name, b.name), cost, "Cost")]
+
+
+def _measured(entry: Mapping[str, Any] | None, form: Any) -> str:
+    return form(entry["avg"], *entry["ci"]) if entry and entry.get("avg") is not None else "-"
+
+
+def _value(params: Mapping[str, Any], key: str) -> str:
+    return str(params[key]) if key in params else "(default)"
+
+
+def _wall(summary: Mapping[str, Any]) -> float | None:
+    known = [s for s in summary["wall_s"].values() if s is not None]
+    return sum(known) if known else None
+
+
+def _last(values: list[float | None]) -> str:
+    from pipeline.report_text import percent
+
+    known = [v for v in values if v is not None]
+    return percent(known[-1] if known else None)
+
+
+def curves(a: Side, b: Side) -> list[Figure]:
+    """Training success, held-out probe and injection over rounds, one line a run."""
+    from pipeline.report_figure import Figure, drawable, line
+    from pipeline.report_svg import line_chart
+    from pipeline.report_text import percent
+
+    wanted = (
+        ("success", "Training success rate", "success_rate", "line"),
+        ("probe", "Held-out success rate (probe)", "probe", "points"),
+        ("injected", "Groups with the teacher", "injection_rate", "line"),
+    )
+    figures = []
+    for key, title, column, kind in wanted:
+        lines, longest = [], 1
+        for side, color in ((a, "c1"), (b, "c3")):
+            values = side.summary[column]
+            longest = max(longest, len(values))
+            rounds = list(range(1, len(values) + 1))
+            lines.append(line(side.name, rounds, values, color, kind))  # type: ignore[arg-type]
+        lines = [s for s in lines if drawable(s)]
+        svg = None
+        if lines:
+            svg = line_chart(
+                lines,
+                title=f"{title} over rounds",
+                x_label="round",
+                x_range=(1.0, float(longest)),
+                y_format=percent,
+            )
+        figures.append(Figure(key, title, f"{a.name} and {b.name}.", svg, []))
+    return figures
+
+
+def write(a: Side, b: Side, folder: Path) -> Path:
+    """Write the page and its Markdown; returns the page's path."""
+    from pipeline.report_html import markdown_table, render_against
+
+    found = tables(a, b)
+    name = f"{_slug(b.name)}-against-{_slug(a.name)}"
+    title = f"{b.name} against {a.name}"
+    text = f"# {title}\n\n"
+    text += "\n".join(f"## {t.title}\n\n{markdown_table(t)}\n" for t in found)
+    atomic_write_text(folder / f"{name}.md", text)
+    page = folder / f"{name}.html"
+    atomic_write_text(page, render_against(title, found, curves(a, b)))
+    return page
+
+
+def _slug(name: str) -> str:
+    return (
+        re.sub(r"[^\w.-]+", "-", Path(name).name if os.sep in name else name).strip("-.") or "run"
+    )
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`hapo report`."""
+    parser = subparsers.add_parser("report", help="compare two runs on one page")
+    parser.add_argument("--against", required=True, metavar="RUN", help="the run to start from")
+    parser.add_argument("--of", default=WORKSPACE, metavar="RUN", help="default: the workspace")
+    parser.add_argument("--out", type=Path, default=Path("reports"), help="folder of the page")
+    parser.set_defaults(command=_command)
+
+
+def _command(options: argparse.Namespace) -> int:
+    from pipeline.report_html import markdown_table
+    from pipeline.run import find_root
+
+    out = options.out.absolute() if options.out.is_absolute() else options.out
+    os.chdir(find_root())
+    a, b = find_side(options.against), find_side(options.of)
+    page = write(a, b, out)
+    for table in tables(a, b):
+        print(f"{markdown_table(table)}\n")
+    print(f"page  {page.absolute()}")
+    return 0
