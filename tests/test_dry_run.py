@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import REPO
-from test_end_to_end import PARAMS, _clone
+from small import PARAMS, clone
 
 from pipeline import cli, estimates
 from pipeline.config import Params, load_params
@@ -18,7 +18,7 @@ from pipeline.estimates import Size
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "project"
-    _clone(path)
+    clone(path)
     monkeypatch.chdir(path)
     return path
 
