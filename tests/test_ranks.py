@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import REPO, eventually
 from safetensors.torch import load_file
-from test_end_to_end import PARAMS
+from small import PARAMS
 
 from pipeline.config import load_params
 from pipeline.process import alive
