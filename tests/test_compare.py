@@ -205,9 +205,9 @@ def ran(project: Project) -> list[str]:
 
 def compare(project: Project, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """`hapo compare` with one seed and six rounds; several cells of several processes take time."""
+    command = [sys.executable, "-m", "pipeline.cli", "compare", "--seeds", "7"]
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "compare", "--seeds", "7", "--budget", "rounds=6"]
-        + list(words),
+        [*command, "--budget", "rounds=6", *words],
         cwd=project.path,
         env=project.environment(),
         capture_output=True,
