@@ -210,7 +210,7 @@ def figure() -> str:
         ("mean, .15", injection_probability(mu, N, 0.15)),
         ("thompson, .5", injection_probability(mu, N, 0.5, statistic=Statistic.THOMPSON)),
         (
-            "prompt mean, .5, visit 8",
+            "prompt, .5, visit 8",
             np.array([visit_injection_probability(float(m), N, 0.5, 8) for m in mu]),
         ),
     ]
