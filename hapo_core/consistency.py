@@ -77,8 +77,9 @@ def injectable_range(
     """
     match Statistic(statistic):
         case Statistic.MEAN:
-            total = prior_a + prior_b + n
-            return prior_a / total, (prior_a + n - 1) / total
+            # the additions of `open_probability`, in its order: a tie with gamma is decided alike
+            low_b, high_a, high_b = prior_b + n, prior_a + (n - 1), prior_b + n - (n - 1)
+            return prior_a / (prior_a + low_b), high_a / (high_a + high_b)
         case Statistic.THOMPSON:
             return 0.0, 1.0
         case Statistic.QUANTILE:

@@ -112,7 +112,9 @@ def _shard(
     rollout = params.rollout
     sampling = Sampling(band.samples, band.temperature, rollout.top_p, rollout.max_tokens)
     rollouts = list(engine.generate(prompts, sampling, params.seed, BAND_ROUND))
-    found = pool.verify(verify_jobs(rollouts, data.answers, rewards=data.rewards))
+    found = pool.verify(
+        verify_jobs(rollouts, data.answers, rewards=data.rewards, opening=data.opening)
+    )
     known: dict[str, list[float]] = {p.prompt_id: [] for p in prompts}
     for one, verdict in zip(rollouts, found, strict=True):
         reward = reward_of(verdict.verdict)

@@ -21,11 +21,12 @@ from hapo_core.rollout import Rollout, Sampling
 from hapo_core.rollout.protocol import Engine
 from hapo_core.verify import Verification, VerifierPool, VerifierSettings
 from pipeline.config import BenchmarkProtocol, Evaluate
-from pipeline.measure import Benchmark, opened_thought, respond
+from pipeline.measure import Benchmark, respond
 from pipeline.observe import Observer
 from pipeline.prompting import Template
 from pipeline.store import atomic_write_json, guard_disk, write_manifest
 from pipeline.tables import GENERATIONS, TableWriter, read_table, write_table
+from pipeline.trainset import opened_thought
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Evaluator:
         composition of a batch could change tokens.
         """
         size = max(1, self.conditions.settings.max_rows // sampling.n)
-        opening = opened_thought(self.tokenizer, benchmark)
+        opening = opened_thought(self.tokenizer, benchmark.prompts)
         watch = _Watch(self.observer, benchmark, sampling)
         for start in range(0, len(benchmark.prompts), size):
             path = self.folder / "parts" / benchmark.name / f"{start:06d}.parquet"

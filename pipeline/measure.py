@@ -19,7 +19,6 @@ from pipeline.verifying import Verifying
 
 EVALUATION_ROUND = 0
 """All evaluations draw from the same streams: two policies are compared on common numbers."""
-THOUGHT = "<think>"
 
 
 @dataclass(frozen=True)
@@ -61,16 +60,6 @@ def load_benchmark(data: Path, name: str, limit: int | None) -> Benchmark:
     """The first `limit` problems of `artifacts/data/benchmarks/NAME.parquet`."""
     table = read_table(data / "benchmarks" / f"{name}.parquet", BENCHMARK)
     return benchmark_of(name, table.slice(0, limit).to_pylist())
-
-
-def opened_thought(tokenizer: Any, benchmark: Benchmark) -> str:
-    """`<think>` where the prompts end with it, else an empty string.
-
-    The policy's response then starts inside a thought, which the verifier has to know: an answer
-    in a thought that is never closed is no final answer.
-    """
-    tail = tokenizer.decode(list(benchmark.prompts[0].token_ids[-16:])).rstrip()
-    return THOUGHT if tail.endswith(THOUGHT) else ""
 
 
 def respond(
@@ -125,12 +114,19 @@ class Probe:
     sampling: Sampling
     params: Params
 
-    def measure(self, engine: Engine, pool: VerifierPool) -> dict[str, object]:
-        """The probe columns of the ROUNDS table."""
+    def measure(self, engine: Engine, pool: VerifierPool, opening: str) -> dict[str, object]:
+        """The probe columns of the ROUNDS table; `opening` is of `opened_thought`."""
         seed = self.params.seed
         b = self.benchmark
         answered = respond(
-            engine, pool, b.prompts, b.answers, self.sampling, seed, rewards=b.rewards
+            engine,
+            pool,
+            b.prompts,
+            b.answers,
+            self.sampling,
+            seed,
+            rewards=b.rewards,
+            opening=opening,
         )
         protocol = Protocol(
             self.sampling.n,

@@ -11,6 +11,7 @@ import argparse
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,7 +49,7 @@ from pipeline.store import (
     write_manifest,
 )
 from pipeline.tables import GROUPS, ROLLOUTS, ROUNDS, write_table
-from pipeline.trainset import TrainSet, load_trainset
+from pipeline.trainset import TrainSet, load_trainset, opened_thought
 from pipeline.verifying import Verifying
 from pipeline.waves import Sampled, Waves
 
@@ -109,6 +110,8 @@ class Segment:
             params.compute.attention,
         )
         self.model.to(device)
+        opening = opened_thought(self.tokenizer, self.data.prompts.values())
+        self.data = replace(self.data, opening=opening)
         if params.update.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.updater = Updater(self.model, wiring.update_spec(params))
@@ -208,12 +211,13 @@ class Segment:
 
     def _sample(self, ids: list[str], index: int) -> Waves:
         """Ask the method what it wants until it has it."""
-        found = Waves(self.data, self.params.rollout.max_tokens)
+        data = self.data
+        found = Waves(data, self.params.rollout.max_tokens)
         for prompt_id in ids:
             found.open(prompt_id)
         size = self.params.rollout.group_size
         while wanted := self.method.wants(list(found.groups.values()), size, index):
-            with Verifying(self.pool, self.data.answers, self.data.rewards) as verifying:
+            with Verifying(self.pool, data.answers, data.rewards, data.opening) as verifying:
                 samples = self._timed("rollout", self._rollout, wanted, found, index, verifying)
                 found.add(samples, self._timed("verify", self._verify, samples, verifying))
         return found
@@ -268,7 +272,9 @@ class Segment:
     def _probe(self, index: int) -> dict[str, object]:
         if self.probe is None or (index + 1) % self.params.train.probe_every:
             return {}
-        return self._timed("probe", self.probe.measure, self.engine, self.pool, direct=True)
+        return self._timed(
+            "probe", self.probe.measure, self.engine, self.pool, self.data.opening, direct=True
+        )
 
     # --- what stays ---------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 
@@ -15,16 +16,19 @@ from hapo_core.verify import Job
 from pipeline.store import check_manifest
 from pipeline.tables import PROBLEMS, TRACES, read_table
 
+THOUGHT = "<think>"
+
 
 @dataclass(frozen=True)
 class TrainSet:
-    """Training prompts by id, their gold answers, and the trace of rank 0 where one is usable,
-    and what grades each problem."""
+    """Training prompts by id, their gold answers, the trace of rank 0 where one is usable, what
+    grades each problem, and what the prompts already wrote of the responses."""
 
     prompts: dict[str, Prompt]
     answers: dict[str, str]
     traces: dict[str, Trace]
     rewards: dict[str, str]
+    opening: str = ""
 
     @property
     def prompt_ids(self) -> list[str]:
@@ -62,6 +66,16 @@ def load_trainset(data: Path) -> TrainSet:
         for row in chosen.to_pylist()
     }
     return TrainSet(prompts, answers, traces, rewards)
+
+
+def opened_thought(tokenizer: Any, prompts: Iterable[Prompt]) -> str:
+    """`<think>` where the prompts end with it, else an empty string; the first one tells.
+
+    The policy's response then starts inside a thought, which the verifier has to know: an answer
+    in a thought that is never closed is no final answer.
+    """
+    tail = tokenizer.decode(list(next(iter(prompts)).token_ids[-16:])).rstrip()
+    return THOUGHT if tail.endswith(THOUGHT) else ""
 
 
 def verify_jobs(

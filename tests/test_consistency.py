@@ -155,6 +155,13 @@ def test_never_and_always_mean_what_they_say(
     assert always_open(gamma, n, *args) == bool((opens == 1).all())
 
 
+def test_a_tie_of_gamma_and_the_mean_is_decided_as_the_gate_decides_it() -> None:
+    """Found by hypothesis: two orders of the same sum differed in the last bit."""
+    a, b = 7.520934998269003, 6.520934998269003
+    opens = open_probability(0, 1, 0.5, a, b)
+    assert always_open(0.5, 1, a, b) == bool(opens == 1)
+
+
 def test_injectable_range_of_the_paper_gate() -> None:
     assert injectable_range(N) == (0.1, 0.8)
     assert never_open(0.1, N) and not never_open(0.11, N)

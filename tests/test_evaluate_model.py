@@ -25,12 +25,13 @@ from hapo_core.tasks.chains import Chain, distinct_chains
 from hapo_core.tasks.tiny import tiny_model, tiny_tokenizer
 from pipeline.cli import build_parser, main
 from pipeline.evaluate_model import ModelEvaluation, folder_name
-from pipeline.measure import Benchmark, opened_thought
+from pipeline.measure import Benchmark
 from pipeline.observe import Observer
 from pipeline.pairing import pair
 from pipeline.score import Scoring
 from pipeline.store import check_manifest, read_json
 from pipeline.tables import BENCHMARK, GENERATIONS, read_frame
+from pipeline.trainset import opened_thought
 
 REPO = Path(__file__).parents[1]
 TAUGHT, UNSEEN = 3, 3
@@ -376,7 +377,7 @@ def test_a_template_that_opens_a_thought_is_known() -> None:
             return_dict=False,
         )  # fmt: skip
         benchmark = Benchmark("b", (Prompt("b/1", tuple(text)),), {"b/1": "2"}, {"b/1": "math"})
-        assert opened_thought(tokenizer, benchmark) == opening
+        assert opened_thought(tokenizer, benchmark.prompts) == opening
 
 
 def test_metrics_are_canonical_json(here: Path, models: dict[str, Path]) -> None:

@@ -8,6 +8,10 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from hapo_core.draws import Purpose, seed32
 from hapo_core.tasks.chains import SYMBOLS
 
+INITIALIZER_RANGE = 0.08
+"""Near 1/sqrt(width): with the usual .02 a policy this narrow needs more steps, and some seeds far
+more (docs/quickstart.md)."""
+
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n"
     "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
@@ -49,6 +53,7 @@ def tiny_model(
         num_attention_heads=heads,
         num_key_value_heads=max(1, heads // 2),
         max_position_embeddings=512,
+        initializer_range=INITIALIZER_RANGE,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
