@@ -1,6 +1,6 @@
 """Compare gates without a model: thousands of prompts whose success rates rise by themselves.
 
-    python bench/gates.py            # rewrites the tables of docs/gates.md, < 1 min on one core
+    python bench/gates.py   # rewrites tables and figure of docs/gates.md, < 1 min on one core
 
 Every gate sees the same groups (same S), so the numbers differ by the gate alone. Learning does
 not react to the injections: this measures what a gate spends and where, not what it is worth.
@@ -21,7 +21,11 @@ import numpy.typing as npt
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from hapo_core.consistency import open_probability  # noqa: E402
+from hapo_core.consistency import (  # noqa: E402
+    injection_probability,
+    open_probability,
+    visit_injection_probability,
+)
 from hapo_core.draws import Purpose, generator  # noqa: E402
 from hapo_core.gate import (  # noqa: E402
     AdaptiveThreshold,
@@ -33,6 +37,8 @@ from hapo_core.gate import (  # noqa: E402
     Shape,
     Statistic,
 )
+from pipeline.report_html import TEMPLATES  # noqa: E402
+from pipeline.report_svg import Series, line_chart, standalone  # noqa: E402
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -194,8 +200,39 @@ def table(world: World, rows: dict[str, Row], visits: Visits) -> str:
     return "\n".join(lines)
 
 
+def figure() -> str:
+    """Exact injection probability of one prompt against its success rate, as an SVG file."""
+    mu = np.linspace(0.0, 1.0, 101)
+    curves = [
+        ("always (LUFFY)", injection_probability(mu, N, 0.95)),
+        ("mean, .8", injection_probability(mu, N, 0.8)),
+        ("mean, .5", injection_probability(mu, N, 0.5)),
+        ("mean, .15", injection_probability(mu, N, 0.15)),
+        ("thompson, .5", injection_probability(mu, N, 0.5, statistic=Statistic.THOMPSON)),
+        (
+            "prompt, .5, visit 8",
+            np.array([visit_injection_probability(float(m), N, 0.5, 8) for m in mu]),
+        ),
+    ]
+    lines = [
+        Series(
+            label, [(100 * float(m), float(p)) for m, p in zip(mu, values, strict=True)], f"c{i}"
+        )
+        for i, (label, values) in enumerate(curves, start=1)
+    ]
+    svg = line_chart(
+        lines,
+        title="Injection probability against success rate",
+        x_label="success rate of the prompt, percent",
+        x_range=(0.0, 100.0),
+        y_format=lambda p: f"{p:.2f}",
+        y_high=1.0,
+    )
+    return standalone(svg, (TEMPLATES / "figure.css").read_text(encoding="utf-8"))
+
+
 def main() -> None:
-    """Run all gates in all worlds and rewrite the tables."""
+    """Run all gates in all worlds and rewrite the tables and the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=DOCUMENT)
@@ -210,6 +247,7 @@ def main() -> None:
     head, rest = text.split(BEGIN)
     tail = rest.split(END)[1]
     args.output.write_text(f"{head}{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}{tail}")
+    args.output.with_name("injection.svg").write_text(figure(), encoding="utf-8")
     sys.stdout.write(f"{args.output}: {time.perf_counter() - start:.1f} s\n")
 
 

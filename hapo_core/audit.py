@@ -194,7 +194,7 @@ def closing_gamma(spec: GateSpec, n: int) -> float:
         return 0.0
     failures = effective_count(n, spec.forgetting)
     if spec.statistic is Statistic.MEAN:
-        return spec.prior_a / (spec.prior_a + spec.prior_b + failures)
+        return spec.prior_a / (spec.prior_a + (spec.prior_b + failures))
     return float(beta_distribution.ppf(spec.quantile, spec.prior_a, spec.prior_b + failures))
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,18 +55,15 @@ def open_run(params: Params, root: Path) -> Iterator[RunTables]:
             continue
         running = name
         break
-    with tempfile.TemporaryDirectory(prefix="hapo-audit-", dir=_beside(root)) as aside:
-        going = _snapshot(root, running, Path(aside)) if running is not None else None
+    with ExitStack() as stack:
+        going = None
+        if running is not None and (root / SCRATCH).is_dir():
+            # On the run's own file system, so that hard links work.
+            aside = tempfile.TemporaryDirectory(prefix="hapo-audit-", dir=root / SCRATCH.parent)
+            going = _snapshot(root, running, Path(stack.enter_context(aside)))
         tables = _tables(finished, going, running)
         _same_method(params, tables.rounds, root)
         yield tables
-
-
-def _beside(root: Path) -> Path:
-    """A folder on the run's own file system, so that hard links work."""
-    folder = root / SCRATCH.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _snapshot(root: Path, name: str, aside: Path) -> Path | None:

@@ -251,7 +251,9 @@ def _rounds(count: int) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return NOTHING if share is None else f"{100 * share:.1f} %"
+    if share is None:
+        return NOTHING
+    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
 def _number(value: float | None) -> str:

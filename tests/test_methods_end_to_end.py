@@ -23,8 +23,9 @@ from pipeline.checkpoint import read_waiting
 from pipeline.config import Params, parse_params
 from pipeline.curate import curate
 from pipeline.observe import Observer
+from pipeline.store import read_json
 from pipeline.tables import GROUPS, ROLLOUTS, ROUNDS, read_frame
-from pipeline.train import train_segment
+from pipeline.train import Segment, train_segment
 
 SIZE, PROMPTS, BUDGET = 4, 6, 24
 CHAINS = {"kind": "chains", "min_steps": 1, "max_steps": 1, "start_low": 100, "start_high": 109}
@@ -167,6 +168,28 @@ def test_every_preset_runs_two_rounds(here: Path, preset: str) -> None:
         assert one.prompt_id.is_unique
         enough = ((one.decision != "discarded").sum() == PROMPTS) or len(one) == 24
         assert enough  # six mixed groups, or all prompts were tried
+
+
+def test_a_budget_of_tokens_ends_the_segment(here: Path) -> None:
+    """Exactly the rounds of a plain segment of that length, also when it is resumed."""
+    plain, _, _ = trained("grpo")
+    ends = [hashes(Path("artifacts/policy/1/model"))]
+    needed = int(plain.generated_tokens[0]) + 1
+    params = params_of("grpo", segments={"1": {"prev": "base", "rounds": 9, "generated": needed}})
+    for resumed in (False, True):
+        for folder in ("artifacts/policy/1", ".hapo"):
+            shutil.rmtree(folder)
+        if resumed:
+            segment = Segment(params, "1", Observer("train@1"))
+            segment.round(0)
+            segment.close()
+        train_segment(params, "1", Observer("train@1"))
+        rounds = read_frame(Path("artifacts/policy/1/rounds.parquet"), ROUNDS)
+        assert rounds["round"].tolist() == [1, 2]
+        assert rounds.generated_tokens.sum() >= needed > rounds.generated_tokens[0]
+        ends.append(hashes(Path("artifacts/policy/1/model")))
+    assert ends[0] == ends[1] == ends[2]
+    assert read_json(Path("artifacts/policy/1/manifest.json"))["facts"]["rounds"] == [0, 2]
 
 
 def hashes(folder: Path) -> dict[str, str]:
