@@ -72,7 +72,9 @@ def bytes_on_disk(params: Params, size: Size, stages: Iterable[str]) -> int:
     """Most bytes that the stages write: artifacts, their copies in DVC's cache, resume points."""
     wanted, weight = list(stages), BYTES[params.compute.dtype] * size.parameters
     checkpoint = 3 * weight  # the moments are as large as the weights, twice
-    total = 2 * weight if "base" in wanted and params.base.kind == "tiny" else 0
+    base = params.base
+    copied = isinstance(base, TinyBase) or base.context is not None or base.rope_theta is not None
+    total = 2 * weight if "base" in wanted and copied else 0
     segments = [s.removeprefix("train@") for s in wanted if s.startswith("train@")]
     for name in segments:
         r = params.rollout
