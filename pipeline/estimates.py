@@ -65,7 +65,8 @@ def memory_of_process(params: Params, size: Size) -> int:
     c = params.compute
     blocks = size.parameters - size.ends
     own = size.ends + (blocks / c.processes if c.shard else blocks)
-    return round(4 * BYTES[c.dtype] * own)
+    copies = 4 if params.update.lora is None else 1  # adapters are small beside frozen weights
+    return round(copies * BYTES[c.dtype] * own)
 
 
 def bytes_on_disk(params: Params, size: Size, stages: Iterable[str]) -> int:
