@@ -139,13 +139,17 @@ def whole(model: torch.nn.Module) -> Iterator[None]:
 
 
 def whole_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """`model.state_dict()`; of sharded weights too, inside `whole` (FSDP's own would shard them
-    again)."""
+    """`model.state_dict()`; of sharded weights a copy in main memory, inside `whole` (FSDP's own
+    would shard them again)."""
     if not is_sharded(model):
         return {name: value.detach() for name, value in model.state_dict().items()}
     copies: dict[int, torch.Tensor] = {}
     named = model.named_parameters(remove_duplicate=False)
-    state = {n: copies.setdefault(id(p), p.detach().clone()) for n, p in named}
+    state = {}
+    for name, p in named:
+        if id(p) not in copies:
+            copies[id(p)] = p.detach().to("cpu", copy=True)
+        state[name] = copies[id(p)]
     gone = {f"{m}.{b}" for m, x in model.named_modules() for b in x._non_persistent_buffers_set}
     return state | {n: b for n, b in model.named_buffers() if n not in gone}
 

@@ -65,14 +65,17 @@ def memory_of_process(params: Params, size: Size) -> int:
     c = params.compute
     blocks = size.parameters - size.ends
     own = size.ends + (blocks / c.processes if c.shard else blocks)
-    return round(4 * BYTES[c.dtype] * own)
+    copies = 4 if params.update.lora is None else 1  # adapters are small beside frozen weights
+    return round(copies * BYTES[c.dtype] * own)
 
 
 def bytes_on_disk(params: Params, size: Size, stages: Iterable[str]) -> int:
     """Most bytes that the stages write: artifacts, their copies in DVC's cache, resume points."""
     wanted, weight = list(stages), BYTES[params.compute.dtype] * size.parameters
     checkpoint = 3 * weight  # the moments are as large as the weights, twice
-    total = 2 * weight if "base" in wanted and params.base.kind == "tiny" else 0
+    base = params.base
+    copied = isinstance(base, TinyBase) or base.context is not None or base.rope_theta is not None
+    total = 2 * weight if "base" in wanted and copied else 0
     segments = [s.removeprefix("train@") for s in wanted if s.startswith("train@")]
     for name in segments:
         r = params.rollout

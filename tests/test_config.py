@@ -187,6 +187,13 @@ def test_dvc_knows_the_parameters_that_stages_read():
             ["evaluate.vllm", "`gpus`"],
         ),
         ({"update.mixed_precision": True, "compute.dtype": "bfloat16"}, ["compute.dtype"]),
+        ({"compute.shard": True}, ["compute", "`shard` needs `processes`"]),
+        ({"compute.processes": 2, "compute.device": "cuda:1"}, ["compute", "is one GPU"]),
+        (
+            {"compute.processes": 2, "compute.shard": True, "update.lora": {"rank": 4}},
+            ["update.lora", "compute.shard"],
+        ),
+        ({"update.lora": {"rank": 0}}, ["update.lora.rank"]),
     ],
 )
 def test_engine_settings_that_contradict_each_other_are_refused(changes, words):

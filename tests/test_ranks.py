@@ -17,10 +17,14 @@ from conftest import REPO, eventually
 from safetensors.torch import load_file
 from small import PARAMS
 
+from pipeline.base import build_base
 from pipeline.config import load_params
+from pipeline.curate import curate
+from pipeline.observe import Observer
 from pipeline.process import alive
 from pipeline.store import check_manifest
 from pipeline.tables import ROLLOUTS, ROUNDS, read_frame
+from pipeline.train import train_segment
 
 sys.path.insert(0, str(Path(__file__).parent))
 from ranks_worker import CASES, trained
@@ -99,9 +103,16 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("stage")
     (path / "params.yaml").write_text(PARAMS)
     shutil.copytree(REPO / "data", path / "data")
-    call(path, "pipeline.curate")
-    call(path, "pipeline.base")
-    call(path, "pipeline.train", "--segment", "1")
+    before, threads = Path.cwd(), torch.get_num_threads()
+    os.chdir(path)
+    try:
+        params = load_params()
+        curate(params, Observer("curate"))
+        build_base(params, Observer("base"))
+        train_segment(params, "1", Observer("train@1"))
+    finally:
+        os.chdir(before)
+        torch.set_num_threads(threads)
     return path
 
 
@@ -145,7 +156,12 @@ def test_torchrun_trains_the_same_segment(start: Path, project: Path) -> None:
     same_segment(start, project, 2e-5)
 
 
-def test_a_killed_rank_fails_the_stage_and_one_process_goes_on(start: Path, project: Path) -> None:
+def test_a_killed_rank_fails_the_stage_and_one_process_goes_on(
+    start: Path,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     params = project / "params.yaml"
     text = params.read_text()
     several = text.replace("{threads: 1}", "{threads: 1, processes: 2, shard: true}")
@@ -169,8 +185,9 @@ def test_a_killed_rank_fails_the_stage_and_one_process_goes_on(start: Path, proj
     assert not any(alive(pid) for pid in ranks)
     assert not (project / "artifacts/policy/1").exists()
     params.write_text(text)
-    done = call(project, "pipeline.train", "--segment", "1")
-    assert "continues after round" in done.stdout
+    monkeypatch.chdir(project)
+    train_segment(load_params(), "1", Observer("train@1"))
+    assert "continues after round" in capsys.readouterr().out
     same_segment(start, project, 2e-5)
 
 
