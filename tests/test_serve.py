@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import REPO, PrefectServer, Project, eventually
+from ruamel.yaml import YAML
 from test_run import DOWNSTREAM, stage_pids
 
 from hapo_core.errors import ConfigError, HapoError
@@ -299,3 +300,44 @@ def test_schedule_form_and_cancel(served: Served) -> None:
 
 def command(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+# --- a work pool --------------------------------------------------------------------------------
+
+
+def test_prefect_yaml_fetches_nothing() -> None:
+    from pipeline.served import hapo
+
+    wanted = YAML(typ="safe").load((REPO / "prefect.yaml").read_text())
+    assert wanted["pull"] == [
+        {"prefect.deployments.steps.set_working_directory": {"directory": "."}}
+    ]
+    (deployment,) = wanted["deployments"]
+    assert deployment["entrypoint"] == f"{hapo.fn.__module__}.{hapo.fn.__name__}"
+    assert deployment["work_pool"]["name"] == "hapo"
+
+
+@pytest.mark.skipif("HAPO_SOAK" not in os.environ, reason="minutes on a busy machine: HAPO_SOAK=1")
+def test_a_worker_runs_the_project(served_project: Project, prefect_server: PrefectServer) -> None:
+    """prefect.yaml as docs/scheduling.md says, with a remote that must not be asked."""
+    project = served_project
+    shutil.copy(REPO / "prefect.yaml", project.path / "prefect.yaml")
+    project.env |= {"PREFECT_API_URL": prefect_server.api, "DO_NOT_TRACK": "1"}
+    project.env["PREFECT_HOME"] = str(project.path.parent / "home")
+    remote = ["git", "remote", "add", "origin", "https://example.invalid/x.git"]
+    subprocess.run(remote, cwd=project.path, check=True)
+    project.call("prefect", "work-pool", "create", "hapo", "--type", "process")
+    project.call("prefect", "--no-prompt", "deploy", "--all")
+    given = ["-p", 'targets=["evaluate@base"]', "-p", "force=true"]
+    project.call("prefect", "deployment", "run", "hapo/pool", *given)
+    project.call("prefect", "worker", "start", "--pool", "hapo", "--type", "process", "--run-once")
+    body = {"deployments": {"name": {"any_": ["pool"]}}}
+    (run,) = prefect_server.post("/flow_runs/filter", body)
+    assert run["state_name"] == "Completed"
+    eventually(lambda: any(tag.startswith("project-") for tag in _tags(prefect_server, run["id"])))
+    assert project.ran() == ["evaluate@base"]
+
+
+def _tags(prefect: PrefectServer, run: str) -> list[str]:
+    (found,) = prefect.flow_runs(id={"any_": [run]})
+    return list(found["tags"])
