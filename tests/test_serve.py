@@ -291,7 +291,11 @@ def test_schedule_form_and_cancel(served: Served) -> None:
     print(f"processes gone {time.monotonic() - begin:.1f} s after the request")
     eventually(lambda: served.state(run)["name"] == "Cancelled", seconds=30)
     eventually(lambda: served.prefect.children(run)[0]["state_name"] == "Cancelled", seconds=10)
-    served.stop()
+    served.project.ran()
+    served.start(targets=["evaluate"])
+    eventually(lambda: log.exists() and "train@2" in log.read_text())
+    served.stop()  # the service takes its run along
+    eventually(lambda: not stage_pids(served.project), seconds=15)
     served.project.ran()
     served.project.env["TOY_SECONDS"] = "0"
     served.project.hapo("run", "--no-server")
