@@ -40,7 +40,13 @@ def tether() -> None:
     watched = list(_ancestors())
     if RUN_PID in os.environ:
         watched.append(int(os.environ[RUN_PID]))
-    threading.Thread(target=_wait_for_death, args=(watched,), name="tether", daemon=True).start()
+    tether_to(watched)
+
+
+def tether_to(pids: list[int], grace: float = _GRACE_SECONDS) -> None:
+    """End this process when one of these is gone: SIGTERM, and SIGKILL `grace` seconds later."""
+    arguments = (pids, grace)
+    threading.Thread(target=_wait_for_death, args=arguments, name="tether", daemon=True).start()
 
 
 def _ancestors() -> Iterable[int]:
@@ -51,7 +57,7 @@ def _ancestors() -> Iterable[int]:
             yield int(Path(f"/proc/{parent}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
-def _wait_for_death(pids: list[int]) -> None:
+def _wait_for_death(pids: list[int], grace: float) -> None:
     try:
         handles = [os.pidfd_open(pid) for pid in pids]
     except ProcessLookupError:
@@ -62,7 +68,7 @@ def _wait_for_death(pids: list[int]) -> None:
     else:
         select.select(handles, [], [])
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_GRACE_SECONDS)
+    time.sleep(grace)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -16,10 +16,14 @@ from hapo_core.errors import HapoError
 from pipeline import profiles
 from pipeline.locks import WaitStopped
 from pipeline.observe import API_URL, prepare_environment
+from pipeline.process import tether_to
 from pipeline.request import Request
 from pipeline.run import Supervisor, alone, find_root
 from pipeline.secrets import hide
 from pipeline.topflow import TopFlow
+
+_GRACE_SECONDS = 15.0
+"""For a run whose `hapo serve` or worker ended: to stop its stage and close its runs."""
 
 if TYPE_CHECKING:
     Profile = str
@@ -59,6 +63,7 @@ def hapo(
 
 def _run(request: Request, root: Path) -> State[Any]:
     """`pipeline.run.run` on the flow run that this process is; the state it ends with."""
+    tether_to([os.getppid()], grace=_GRACE_SECONDS)
     api = os.environ[API_URL]
     prepare_environment()
     top = TopFlow(api, root)

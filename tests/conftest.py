@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -102,14 +103,24 @@ class PrefectServer:
             json.dumps(dict(body or {})).encode(),
             {"content-type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=20) as reply:
-            return json.load(reply)
+        return self._send(request)
 
     def patch(self, path: str, body: Mapping[str, object]) -> None:
         """PATCH JSON."""
         data, headers = json.dumps(dict(body)).encode(), {"content-type": "application/json"}
-        request = urllib.request.Request(self.api + path, data, headers, method="PATCH")
-        urllib.request.urlopen(request, timeout=20).close()
+        self._send(urllib.request.Request(self.api + path, data, headers, method="PATCH"))
+
+    def _send(self, request: urllib.request.Request) -> Any:
+        """A busy server answers 503 (its database was locked): ask again, as Prefect does."""
+        for left in reversed(range(10)):
+            try:
+                with urllib.request.urlopen(request, timeout=20) as reply:
+                    return json.loads(reply.read() or "null")
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or not left:
+                    raise
+            time.sleep(0.5)
+        raise AssertionError("not reached")
 
     def flow_runs(self, **where: object) -> list[dict[str, Any]]:
         """Flow runs, newest first; `where` filters them by API fields."""

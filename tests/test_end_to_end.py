@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import Project
 from small import PARAMS, clone, hashes
+from test_loggers import tensorboard_points
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hapo_core.errors import DataError
@@ -148,17 +149,22 @@ def test_a_killed_segment_ends_with_the_same_bytes(
     output = project.call("pipeline.train", "--segment", "1").stdout
     assert "continues after round" in output
     assert hashes(project.path / "artifacts/policy/1") == whole
+    (curves,) = (project.path / "logs" / "tensorboard").glob("train@1-*")
+    assert [step for step, _ in tensorboard_points(curves)] == [1, 2, 3, 4]
 
 
-def test_two_runs_of_the_same_inputs_give_the_samehashes(real: Project, tmp_path: Path) -> None:
+def test_two_runs_of_the_same_inputs_give_the_same_hashes(real: Project, tmp_path: Path) -> None:
+    """Whether curves are written or not."""
     path = tmp_path / "fresh"
     clone(path)
+    (path / "params.yaml").write_text(PARAMS + "loggers: {tensorboard: null}\n")
     fresh = Project(path, real.env)
     for stage in (["curate"], ["base"], ["train", "--segment", "1"]):
         fresh.call(f"pipeline.{stage[0]}", *stage[1:])
     # Killed after its end, before DVC recorded it: DVC deletes the output, nothing is done twice.
     shutil.rmtree(path / "artifacts/policy/1")
     assert "round 1/" not in fresh.call("pipeline.train", "--segment", "1").stdout
+    assert not (path / "logs").exists() and (real.path / "logs" / "tensorboard").is_dir()
     for name in ("data", "policy/base", "policy/1"):
         assert hashes(path / "artifacts" / name) == hashes(real.path / "artifacts" / name)
 
