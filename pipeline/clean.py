@@ -149,7 +149,10 @@ def collect_cache(dry: bool, tips: bool, root: Path = Path()) -> tuple[int, str]
     done = subprocess.run(
         [*command, "--dry" if dry else "--force"], cwd=root, capture_output=True, text=True
     )
-    return done.returncode, (done.stdout + done.stderr).strip()
+    lines = (done.stdout + done.stderr).splitlines()
+    # Commits before the first run have no dvc.lock and refer to nothing; DVC warns of each output.
+    said = [line for line in lines if line and "is missing version info" not in line]
+    return done.returncode, "\n".join(said)
 
 
 # --- the command --------------------------------------------------------------------------------
