@@ -14,7 +14,7 @@ _MODULES = (
     "run",
     "status",
     "clean",
-    "report_against",
+    "against",
     "server",
     "profiles",
     "segments",
