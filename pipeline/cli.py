@@ -15,7 +15,7 @@ _MODULES = (
     "serve",
     "status",
     "clean",
-    "report_against",
+    "against",
     "server",
     "profiles",
     "segments",

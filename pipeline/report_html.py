@@ -37,7 +37,7 @@ def render_html(data: ReportData, figures: list[Figure]) -> str:
 
 
 def render_against(title: str, tables: list[Table], figures: list[Figure]) -> str:
-    """The page of two runs side by side (pipeline.report_against), as self-contained."""
+    """The page of two runs side by side (pipeline.against), as self-contained."""
     return _page("against.html.j2", {"title": title, "tables": tables, "figures": figures})
 
 

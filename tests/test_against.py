@@ -9,9 +9,9 @@ import pytest
 from report_run import SMALL, make_run
 
 from hapo_core.errors import ConfigError, DataError
+from pipeline.against import Side, find_side, paired, tables, write
 from pipeline.observe import Observer
 from pipeline.report import write_report
-from pipeline.report_against import Side, find_side, paired, tables, write
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import pytest
 from conftest import Project, long
 
 from hapo_core.errors import ConfigError
+from pipeline.against import find_side
 from pipeline.config import load_params
-from pipeline.report_against import find_side
 
 GIT = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hapo_core.errors import ConfigError, DataError, HapoError
-from pipeline.clean import REVISIONS
+from pipeline.retention import REVISIONS
 from pipeline.store import atomic_write_text, guard_disk, read_json
 
 if TYPE_CHECKING:
