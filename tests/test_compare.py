@@ -245,7 +245,6 @@ def test_a_matrix_runs_once_and_shares_what_is_equal(matrix: Project) -> None:
     assert "| hapo |" in (out / "comparison.md").read_text()
 
     compare(matrix, "--methods", "grpo", "hapo")
-    compare(matrix, "--methods", "grpo", "--show")
     assert ran(matrix) == []
     assert (matrix.path / "params.yaml").read_text() == before
     shown = subprocess.run(
