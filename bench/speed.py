@@ -8,7 +8,8 @@ loss, optimizer and threads; every line is a process of its own, after one warm-
 next smaller number that divides the batch), and 1 row a pass, its leanest; `ours-lean` is this
 update with passes no larger than the longest row. The cases:
 
-    (a) rollout   responses of a round, transformers generation on both sides
+    (a) rollout   responses of a round, transformers generation on both sides (TRL's inside of its
+                  `train`, the rest of the step not counted; so its memory is that of a round)
     (b) update    one optimizer step on a fixed batch of log-normal lengths, and its peak memory
     (c) round     rollout, reward, update; lengths as they are drawn
     (d) sparse    (b) and (c) with 70 % of the groups all wrong
@@ -135,19 +136,11 @@ def _measure_theirs(
         device=device,
         clock=clock,
     )
-    now = CLOCKS[clock]
     peak = Peak(device)
     peak.start()
-    if case == "rollout":
-        seconds, tokens = [], []
-        for _ in range(work.repeats + 1):
-            began = now()
-            tokens.append(theirs.rollout())
-            seconds.append(now() - began)
-    else:
-        theirs.train()
-        seconds = theirs.seconds
-        tokens = theirs.tokens or [sum(lengths_of(work))] * len(seconds)
+    theirs.train()
+    seconds = theirs.sampling if case == "rollout" else theirs.seconds
+    tokens = theirs.tokens or [sum(lengths_of(work))] * len(seconds)
     return {
         "seconds": seconds[1:],
         "tokens": tokens[1:],

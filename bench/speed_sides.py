@@ -296,7 +296,12 @@ class Theirs:
             seed=0,
         )
         base = trl.GRPOTrainer
-        kind = _fixed_trainer(base, self._tensors()) if fixed else base
+        self.sampling: list[float] = []
+        kind = (
+            _fixed_trainer(base, self._tensors())
+            if fixed
+            else _timed_trainer(base, self.sampling, CLOCKS[clock])
+        )
         self.trainer = kind(
             model=self.model,
             reward_funcs=rewards,
@@ -307,16 +312,9 @@ class Theirs:
         self.trainer.add_callback(_clock(self.seconds, CLOCKS[clock], seen))
 
     def train(self) -> None:
-        """Make the steps; `seconds` and, where it samples, `tokens` then hold one entry each."""
+        """Make the steps; `seconds` and, where it samples, `tokens` and `sampling` (the seconds
+        of its generation alone) then hold one entry each."""
         self.trainer.train()
-
-    def rollout(self) -> int:
-        """Sample a batch the way TRL does, and nothing else; its response tokens."""
-        prompts = prompts_of(self.work, self.tokenizer)
-        ids = [list(p.token_ids) for _, p in prompts for _ in range(self.work.size)]
-        self.trainer.model.eval()
-        completions, _ = self.trainer._generate_single_turn(ids, None, {}, self.work.size)
-        return sum(len(c) for c in completions)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         """The fixed batch in TRL's layout: prompts padded on the left, responses on the right."""
@@ -353,6 +351,19 @@ def _fixed_trainer(base: Any, tensors: dict[str, torch.Tensor]) -> Any:
             return {k: v.to(device) for k, v in tensors.items()}
 
     return FixedBatch
+
+
+def _timed_trainer(base: Any, seconds: list[float], now: Callable[[], float]) -> Any:
+    class TimedSampling(base):  # type: ignore[misc]
+        """TRL's trainer, which notes how long it generates."""
+
+        def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+            began = now()
+            found = super()._generate_single_turn(*args, **kwargs)
+            seconds.append(now() - began)
+            return found
+
+    return TimedSampling
 
 
 def _clock(
