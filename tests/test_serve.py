@@ -276,9 +276,7 @@ def test_schedule_form_and_cancel(served: Served) -> None:
         served.prefect.post(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLED"}})
     first = eventually(lambda: served.runs("COMPLETED", "FAILED", "CRASHED"))[0]
     assert first["state_name"] == "Completed" and first["auto_scheduled"]
-    skipped = {"report", "train@2", "curate"}
-    eventually(lambda: skipped <= set(task_states(served.prefect, first["id"])))
-    assert set(task_states(served.prefect, first["id"]).values()) == {"Cached"}
+    eventually(lambda: set(task_states(served.prefect, first["id"]).values()) == {"Cached"})
     form = deployment["parameter_openapi_schema"]["properties"]
     assert list(form) == ["profile", "targets", "force", "overrides", "wait"]
     assert {"enum": ["other", "toy"], "type": "string"} in form["profile"]["anyOf"]
