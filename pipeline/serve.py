@@ -12,6 +12,7 @@ from pipeline.observe import API_URL, prepare_environment
 from pipeline.run import connect, find_root
 
 POLL = "PREFECT_RUNNER_POLL_FREQUENCY"
+RETRIES = "PREFECT_CLIENT_MAX_RETRIES"
 _POLL_SECONDS = "5"
 
 
@@ -36,6 +37,9 @@ def serve(cron: str | None, interval: float | None, name: str | None) -> int:
     os.environ[API_URL] = api
     os.environ.setdefault(POLL, _POLL_SECONDS)
     prepare_environment()
+    os.environ["PREFECT_CLIENT_MAX_RETRIES"] = (
+        "5"  # no stage waits here: a busy server is asked again
+    )
     from pipeline.deployment import Service
 
     service = Service(name or deployment_name(root), root, cron, interval)

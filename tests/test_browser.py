@@ -156,13 +156,12 @@ def test_watch_and_cancel_in_the_ui(
     shot(browser, "cancel-dialog")
     pressed = time.monotonic()
     click(browser, "Confirm", "button")
-    eventually(lambda: not stage_pids(finished_project), seconds=10)
+    eventually(lambda: not set(stage_pids(finished_project)) - {run.pid}, seconds=10)
     gone = time.monotonic() - pressed
-    assert gone < 10
+    assert run.wait(timeout=20) == 130
+    print(f"children gone {gone:.1f} s, the run {time.monotonic() - pressed:.1f} s after the click")
     find(browser, "Cancelled")
-    print(f"processes gone {gone:.1f} s after the click")
     shot(browser, "cancelled")
-    assert run.wait(timeout=10) == 130
     finish(finished_project)
     where = {"artifacts": {"key": {"any_": ["segment-2"]}}, "sort": "CREATED_DESC"}
     newest = prefect_server.post("/artifacts/filter", where)[0]["id"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import Project, eventually
+from conftest import PrefectServer, Project, eventually
+from test_run import stage_pids
 
 from pipeline import secrets
 
@@ -15,9 +17,11 @@ SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef01234567",
 }
 REMOTE = """\
-['remote "store"']
+['remote "web"']
     url = https://somebody:pw-9fK2sQ7d@example.invalid/store
     password = pw-Zt81mmVw4
+['remote "store"']
+    url = s3://bucket/store
     access_key_id = AKIAX5EXAMPLE77Q
     secret_access_key = s3cr3t/Qq8uXo2p
 """
@@ -39,51 +43,42 @@ def test_what_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         secrets._known.cache_clear()
 
 
-def test_a_run_keeps_credentials_to_itself(finished_project: Project) -> None:
-    """A stage tells all it knows by every way there is; its own server listens on loopback."""
-    project = finished_project
-    project.env |= {**SECRETS, "HAPO_SERVER_PORT": "0", "TOY_LEAK": "evaluate@final"}
+def test_a_run_keeps_credentials_to_itself(
+    finished_project: Project, prefect_server: PrefectServer
+) -> None:
+    """A stage tells all it knows by every way there is, and nothing listens beyond loopback."""
+    project, home = finished_project, prefect_server.root / ".hapo" / "prefect"
+    project.env |= {**SECRETS, "PREFECT_API_URL": prefect_server.api, "TOY_SECONDS": "6"}
+    project.env["TOY_LEAK"] = "evaluate@final"
     (project.path / ".dvc" / "config.local").write_text(REMOTE)
     project.edit('{prev: "1", rounds: 2}', '{prev: "1", rounds: 3}')
-    project.env["TOY_SECONDS"] = "6"
-    try:
-        run = project.start("pipeline.cli", "run")
-        log = project.path / "ran.log"
-        eventually(lambda: log.exists() and "train@2" in log.read_text(), seconds=120)
-        addresses = listening(project)
-        assert addresses and all(a.startswith("0100007F:") for a in addresses), addresses
-        out, _ = run.communicate(timeout=120)
-    finally:
-        project.hapo("server", "stop")
+    run = project.start("pipeline.cli", "run")
+    log = project.path / "ran.log"
+    eventually(lambda: (log.exists() and "train@2" in log.read_text()) or run.poll() is not None)
+    assert run.poll() is None, run.communicate()
+    addresses = listening([*stage_pids(project), prefect_server.pid])
+    assert addresses and all(a.startswith("0100007F:") for a in addresses), addresses
+    out, _ = run.communicate(timeout=120)
     assert run.returncode != 0 and out.count(secrets.HIDDEN) >= 3
-    told = [(name, secret) for secret in HIDDEN for name in places(project, secret)]
+    told = [(str(p), s) for s in HIDDEN for p in (*holding(project.path, s), *holding(home, s))]
     told += [("output", secret) for secret in HIDDEN if secret in out]
     assert told == []
-    database = (project.path / ".hapo" / "prefect" / "prefect.db").read_bytes()
-    assert b"401 for ***" in database  # the error is there, without the credentials
+    assert holding(home, "401 for ***")  # the error is there, without the credentials
 
 
-def places(project: Project, secret: str) -> list[str]:
-    """Files of the project that hold the text, but the one that must."""
-    needle = secret.encode()
-    return [
-        str(path)
-        for path in project.path.rglob("*")
-        if path.is_file() and path.name != "config.local" and needle in path.read_bytes()
-    ]
+def holding(folder: Path, text: str) -> list[Path]:
+    """Files that hold the text, but the one that must. Prefect's database is among them."""
+    needle = text.encode()
+    files = (p for p in folder.rglob("*") if p.is_file() and p.name != "config.local")
+    return [path for path in files if needle in path.read_bytes()]
 
 
-def listening(project: Project) -> list[str]:
-    """Addresses (hexadecimal, ADDRESS:PORT) at which the run's processes and server listen."""
-    home = project.path / ".hapo" / "prefect"
+def listening(pids: list[int]) -> list[str]:
+    """Addresses (hexadecimal, ADDRESS:PORT) at which the processes listen."""
     inodes = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            where = (folder / "cwd").resolve()
-            if where in (project.path, home):
-                inodes |= {str(one.readlink()) for one in (folder / "fd").iterdir()}
-        except OSError:
-            continue
+    for pid in pids:
+        with suppress(OSError):  # it has ended
+            inodes |= {str(one.readlink()) for one in Path(f"/proc/{pid}/fd").iterdir()}
     found = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import REPO, PrefectServer, Project, eventually
 from ruamel.yaml import YAML
-from test_run import DOWNSTREAM, stage_pids
+from test_run import DOWNSTREAM, stage_pids, task_states
 
 from hapo_core.errors import ConfigError, HapoError
 from pipeline.config import load_params
@@ -264,33 +265,39 @@ def served(served_project: Project, prefect_server: PrefectServer) -> Iterator[S
 
 def test_schedule_form_and_cancel(served: Served) -> None:
     """A schedule fires; a run by the UI's form is cancelled, and continues by `hapo run`."""
+    begun = ("PENDING", "RUNNING", "COMPLETED", "FAILED", "CRASHED")
+    eventually(lambda: served.runs(*begun))
+    deployment = served.deployment()
+    path = f"/deployments/{deployment['id']}/schedules/{deployment['schedules'][0]['id']}"
+    served.prefect.patch(path, {"active": False})
+    now = datetime.now(UTC).isoformat()
+    late = [run for run in served.runs("SCHEDULED") if run["expected_start_time"] < now]
+    for run in late:  # of a busy machine: they would stand in front of the next one
+        served.prefect.post(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLED"}})
     first = eventually(lambda: served.runs("COMPLETED", "FAILED", "CRASHED"))[0]
     assert first["state_name"] == "Completed" and first["auto_scheduled"]
-    shown = {t["name"]: t["state_name"] for t in served.prefect.task_runs(first["id"])}
-    assert shown["report"] == shown["train@2"] == "Cached"
-    deployment = served.deployment()
+    eventually(lambda: set(task_states(served.prefect, first["id"]).values()) == {"Cached"})
     form = deployment["parameter_openapi_schema"]["properties"]
     assert list(form) == ["profile", "targets", "force", "overrides", "wait"]
     assert {"enum": ["other", "toy"], "type": "string"} in form["profile"]["anyOf"]
-    path = f"/deployments/{deployment['id']}/schedules/{deployment['schedules'][0]['id']}"
-    served.prefect.patch(path, {"active": False})
 
     served.project.ran()
-    run = served.start(profile="toy", overrides=["segments.2.rounds=3"], targets=["evaluate"])
+    wanted = served.start(profile="toy", overrides=["segments.2.rounds=3"], targets=["evaluate"])
     log = served.project.path / "ran.log"
     eventually(lambda: log.exists() and "train@2" in log.read_text())
     assert load_params(served.project.path / "params.yaml").segments["2"].rounds == 3
-    (child,) = eventually(lambda: served.prefect.children(run))
+    (child,) = eventually(lambda: served.prefect.children(wanted))
     assert child["name"] == "train@2"
-    stages = set(stage_pids(served.project)) - {served.process.pid}
-    stages = {pid for pid in stages if "resource_tracker" not in command(pid)}  # the service's own
+    working = ("-m dvc ", "-m pipeline.train ")
+    stages = {p for p in stage_pids(served.project) if any(w in command(p) for w in working)}
+    assert len(stages) >= 2
     begin = time.monotonic()
     state = {"type": "CANCELLING", "name": "Cancelling"}
-    served.prefect.post(f"/flow_runs/{run}/set_state", {"state": state})
+    served.prefect.post(f"/flow_runs/{wanted}/set_state", {"state": state})
     eventually(lambda: not stages & set(stage_pids(served.project)), seconds=10)
-    print(f"processes gone {time.monotonic() - begin:.1f} s after the request")
-    eventually(lambda: served.state(run)["name"] == "Cancelled", seconds=30)
-    eventually(lambda: served.prefect.children(run)[0]["state_name"] == "Cancelled", seconds=10)
+    print(f"children gone {time.monotonic() - begin:.1f} s after the request")
+    eventually(lambda: served.state(wanted)["name"] == "Cancelled", seconds=30)
+    eventually(lambda: served.prefect.children(wanted)[0]["state_name"] == "Cancelled", seconds=10)
     served.project.ran()
     served.start(targets=["evaluate"])
     eventually(lambda: log.exists() and "train@2" in log.read_text())
