@@ -22,6 +22,7 @@ from conftest import PrefectServer
 
 from hapo_core.errors import ConfigError, HapoError
 from hapo_core.verify import Job, Verdict, Verification, VerifierPool, VerifierSettings, reward_of
+from hapo_core.verify.process import GradingProcess
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("HAPO_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -456,3 +457,15 @@ def test_verdicts_do_not_depend_on_order_worker_or_load() -> None:
         with VerifierPool(VerifierSettings(workers=workers, timeout_seconds=20)) as one:
             runs.append(dict(zip([j.key for j in order], one.verify(order), strict=True)))
     assert runs[0] == runs[1]
+
+
+def test_a_worker_killed_while_it_starts_is_started_anew() -> None:
+    """Found by the kill matrix: such a kill stopped the whole run."""
+    process = GradingProcess(VerifierSettings(kind="exact"))
+    process._start()
+    assert process._process is not None
+    process._process.kill()  # long before it has said that it is ready
+    try:
+        assert process.attempt("1", "1").status == "done"
+    finally:
+        process.close()

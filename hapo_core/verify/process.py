@@ -46,6 +46,7 @@ class GradingProcess:
         self._child: int | None = None
         self._next_id = 0
         self._stopping = False
+        self._killed = False
 
     def attempt(self, gold: str, answer: str, patient: bool = False) -> Reply:
         """Grade one pair within the wall limit; a child that fails is replaced.
@@ -117,6 +118,15 @@ class GradingProcess:
         process.wait()
 
     def _ensure_ready(self) -> None:
+        """Start the worker if there is none; one that is killed while it starts is started anew."""
+        try:
+            self._await_ready()
+        except HapoError:
+            if not self._killed or self._stopping:
+                raise
+            self._await_ready()
+
+    def _await_ready(self) -> None:
         if self._process is None:
             self._start()
         if self._child is not None:
@@ -130,11 +140,20 @@ class GradingProcess:
                     self._child = int(str(reply["ready"]))
         except EOFError as error:
             story = self._story()
+            self._killed = self._ended_by(signal.SIGKILL)
             self.close()
             raise HapoError(
                 f"the verification worker did not start: {story}",
                 remedy="is math-verify installed, and is memory_mb large enough?",
             ) from error
+
+    def _ended_by(self, number: int) -> bool:
+        """Whether the worker, whose pipe has closed, was ended by this signal."""
+        if self._process is None:
+            return False
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=1.0)
+        return self._process.returncode == -number
 
     def _start(self) -> None:
         settings = self._settings
