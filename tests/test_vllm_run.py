@@ -54,7 +54,7 @@ def _stage(project: Project, name: str, *words: str) -> None:
         env=project.environment(),
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -65,6 +65,7 @@ def _rollouts(folder: Path) -> pd.DataFrame:
     )
 
 
+@pytest.mark.timeout(1800)  # three starts of a server: 449 s on a loaded machine
 def test_a_killed_segment_resumes_to_the_same_policy(prepared: Project, tmp_path: Path) -> None:
     whole = Project(tmp_path / "whole", prepared.env)
     broken = Project(tmp_path / "broken", prepared.env)
