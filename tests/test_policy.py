@@ -59,7 +59,7 @@ def test_pickled_weights_are_never_loaded(folder):
     model, _ = tiny_policy()
     (folder / "model.safetensors").unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    with pytest.raises(DataError, match=r"model\.safetensors is missing"):
+    with pytest.raises(DataError, match="a pickle"):
         load_policy(folder)
 
 

@@ -28,7 +28,7 @@ from pipeline.report_text import (
     tokens,
     verdict,
 )
-from pipeline.store import atomic_write_json, read_json
+from pipeline.store import atomic_write_json, read_json, write_manifest
 from pipeline.tables import GROUPS, read_frame, write_table
 
 
@@ -82,6 +82,7 @@ def test_an_unchanged_policy_is_called_unchanged(tmp_path: Path) -> None:
     shutil.copytree(folder / "base", folder / "final", dirs_exist_ok=True)
     metrics = read_json(folder / "final" / "metrics.json") | {"policy": "2"}
     atomic_write_json(folder / "final" / "metrics.json", metrics)
+    write_manifest(folder / "final", "evaluation", {})
     data = collect(load_params(tmp_path / "params.yaml"), tmp_path)
     assert data.headline.outcome == "unclear" and "did not change" in verdict(data)
 
@@ -147,6 +148,8 @@ def test_a_gate_that_breaks_its_rule_is_found(tmp_path: Path) -> None:
     rows = read_frame(path, GROUPS).to_dict("records")
     rows[0]["decision"] = "closed" if rows[0]["decision"] == "injected" else "injected"
     write_table(rows, GROUPS, path)
+    manifest = read_json(path.parents[1] / "manifest.json")
+    write_manifest(path.parents[1], manifest["kind"], manifest["facts"])
     data = collect(load_params(tmp_path / "params.yaml"), tmp_path)
     assert any("contradict" in note.text and "round 3" in note.text for note in notes(data))
 
