@@ -6,9 +6,12 @@ Imported only after the environment is prepared, because importing Prefect takes
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -18,8 +21,19 @@ from prefect.schedules import Cron, Interval, Schedule
 
 from hapo_core.errors import ConfigError
 from pipeline.names import project_tags
+from pipeline.process import children
 from pipeline.serve import time_zone
 from pipeline.served import hapo
+
+
+class _Runner(Runner):
+    """Prefect's, which on SIGTERM waits for the run that goes on: here the run is stopped too."""
+
+    def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
+        for pid in children():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        super().handle_sigterm(*args, **kwargs)
 
 
 class Service:
@@ -32,7 +46,7 @@ class Service:
     def __init__(self, name: str, root: Path, cron: str | None, interval: float | None) -> None:
         self.name = name
         schedules = _schedules(cron, interval)
-        self._runner = Runner(name=name, limit=1, pause_on_shutdown=True)
+        self._runner = _Runner(name=name, limit=1, pause_on_shutdown=True)
         self.deployment: UUID = self._runner.add_flow(
             hapo,
             name=name,
