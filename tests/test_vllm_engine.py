@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import eventually
 from vllm_support import ENVIRONMENT, REPO, by_key, engine, needs_engine, policy, prompts, spec
 
 from hapo_core.errors import HapoError
@@ -204,7 +205,8 @@ def test_a_shard_goes_to_the_other_server_when_its_own_does_not_come_back(
             os.kill(_api_process(two, 0), signal.SIGKILL)
         broken[rollout.prompt_id, rollout.sample] = rollout
     two._settings = settings
-    assert two._servers[0].lost and not group_alive(leader)
+    assert two._servers[0].lost
+    eventually(lambda: not group_alive(leader))
     assert "server 0" in capsys.readouterr().out
     assert {k: r.token_ids for k, r in broken.items()} == {k: r.token_ids for k, r in whole.items()}
 
@@ -222,7 +224,8 @@ def test_servers_do_not_outlive_a_killed_trainer(tmp_path: Path) -> None:
     """kill -9 of the process that started a server ends the server's whole session."""
     program = (
         "import os, sys, time; sys.path.insert(0, 'tests')\n"
-        "from pathlib import Path; from vllm_support import engine, policy\n"
+        "from pathlib import Path; from conftest import eventually
+from vllm_support import engine, policy\n"
         f"made = engine(*policy(), Path({str(tmp_path)!r}))\n"
         "made.synchronise = lambda: None\n"
         "from hapo_core.rollout.vllm_weights import export_weights\n"
