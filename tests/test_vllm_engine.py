@@ -224,8 +224,7 @@ def test_servers_do_not_outlive_a_killed_trainer(tmp_path: Path) -> None:
     """kill -9 of the process that started a server ends the server's whole session."""
     program = (
         "import os, sys, time; sys.path.insert(0, 'tests')\n"
-        "from pathlib import Path; from conftest import eventually
-from vllm_support import engine, policy\n"
+        "from pathlib import Path; from vllm_support import engine, policy\n"
         f"made = engine(*policy(), Path({str(tmp_path)!r}))\n"
         "made.synchronise = lambda: None\n"
         "from hapo_core.rollout.vllm_weights import export_weights\n"
