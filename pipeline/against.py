@@ -108,7 +108,7 @@ def _fetch(name: str, root: Path) -> Path:
 
 def paired(a: Side, b: Side) -> tuple[dict[str, PairedResult], dict[str, str]]:
     """Per benchmark the paired test b - a, or why there is none."""
-    from pipeline.comparison import compare
+    from pipeline.pairing import pair
 
     found, reasons = {}, {}
     if a.root.resolve() == b.root.resolve():
@@ -116,7 +116,7 @@ def paired(a: Side, b: Side) -> tuple[dict[str, PairedResult], dict[str, str]]:
     names = [set(side.summary["final"]) for side in (a, b)]
     for name in sorted(names[0] & names[1]):
         try:
-            found |= compare(a.root / EVALUATION, b.root / EVALUATION, [name])
+            found |= pair(a.root / EVALUATION, b.root / EVALUATION, [name])
         except HapoError as error:
             reasons[name] = str(error).splitlines()[0]
     for name in sorted(names[0] ^ names[1]):
