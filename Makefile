@@ -1,6 +1,6 @@
 # `make run`: set up, then the main job on the quickstart profile. `make test`: set up, then all checks.
 # `make soak`: the kill matrix, about 30 kills (ten minutes or more; HAPO_SOAK_SEED chooses them), and
-# the long tests of clean, remotes and experiments.
+# the long tests of clean, remotes, experiments, schedules, comparisons and of Prefect's UI in a browser.
 # `make test-vllm`: build an engine environment with vLLM (CPU), then the tests on the real server.
 PYTHON ?= python3
 VENV := .venv
@@ -17,11 +17,12 @@ run: $(READY)
 	hapo run
 
 test: setup-dev lint
-	python -m pytest --ignore-glob='tests/test_vllm_*' # those take minutes: `make test-vllm`
+	python -m pytest -n 2 --dist loadfile --ignore-glob='tests/test_vllm_*' # those: `make test-vllm`
 
 soak: setup-dev
 	HAPO_SOAK=1 python -m pytest -s tests/test_kill_matrix.py tests/test_clean.py \
-	  tests/test_second_clone.py tests/test_experiments.py
+	  tests/test_second_clone.py tests/test_experiments.py tests/test_browser.py tests/test_serve.py \
+	  tests/test_compare.py
 
 test-vllm: setup-dev
 	hapo engine install --cpu --path $(ENGINE)

@@ -5,6 +5,7 @@ Imported only where a server answers.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitTimeoutError
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 from prefect import Task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -36,6 +38,8 @@ from pipeline.names import deployment_name, project_tags
 _OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.SCHEDULED]
 _BEGUN = [StateType.RUNNING, StateType.CANCELLING]
 """Of a top-level run that had a process: one that is scheduled or pending will get its own."""
+_PAUSES = (1.0, 2.0, 4.0, 8.0)
+"""Between the tries to show a cached stage, seconds."""
 _WAIT_SECONDS = 3.0
 _START_SECONDS = 15.0
 """Longer than a stage waits: the server may have started a moment ago, on a busy machine."""
@@ -140,11 +144,21 @@ class TopFlow:
             await client.update_flow_run(run_id, tags={*known, *self.tags})
 
     async def _show_cached(self, stage: str) -> None:
+        key = uuid4().hex  # the same at every try: a mark that arrived is not made twice
+        for pause in _PAUSES:
+            try:
+                await self._mark_cached(stage, key)
+                return
+            except httpx.HTTPError:  # a busy server: 503, or too slow
+                await asyncio.sleep(pause)
+        await self._mark_cached(stage, key)
+
+    async def _mark_cached(self, stage: str, key: str) -> None:
         async with get_client() as client:
             await client.create_task_run(
                 Task(fn=_nothing, name=stage),
                 flow_run_id=self.joined.run_id,
-                dynamic_key=uuid4().hex,
+                dynamic_key=key,
                 name=stage,
                 state=Completed(name="Cached", message="DVC: unchanged"),
             )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import REPO, PrefectServer, Project, eventually
+from conftest import REPO, PrefectServer, Project, eventually, long
 from report_run import STORIES, make_run
 from test_run import finish, stage_pids
 
@@ -121,6 +121,7 @@ def running(finished_project: Project, prefect_server: PrefectServer) -> Iterato
         run.wait()
 
 
+@long
 def test_watch_and_cancel_in_the_ui(
     browser: WebDriver,
     running: tuple[Any, str],
