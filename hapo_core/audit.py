@@ -23,7 +23,7 @@ from hapo_core.consistency import (
     effective_count,
     injectable_range,
     open_probability,
-    predicted_injection_rate,
+    rate_as_in,
 )
 from hapo_core.gate import (
     AdaptiveThreshold,
@@ -36,7 +36,7 @@ from hapo_core.gate import (
     ScheduledThreshold,
     Statistic,
 )
-from hapo_core.population import Population, beta_binomial, fit_population
+from hapo_core.population import Population, beta_binomial
 
 FloatArray = npt.NDArray[np.float64]
 EDGES = (0.0, 0.125, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -133,18 +133,7 @@ def observed_rounds(
     usable = columns.usable & (columns.known > 0)
     for r in np.unique(columns.round):
         here = (columns.round == r) & usable
-        exact = None
-        if here.any():
-            exact = predicted_injection_rate(
-                fit_population(columns.successes[here], columns.known[here]),
-                columns.known[here],
-                columns.gamma[here],
-                columns.prior_a[here],
-                columns.prior_b[here],
-                statistic=statistic,
-                quantile=quantile,
-                base_prior=base_prior,
-            )
+        exact = rate_as_in(columns, here, here, statistic, quantile, base_prior)
         found.append(ObservedRound(int(r), exact))
     return found
 

@@ -352,18 +352,7 @@ def check_rounds(
         past = (columns.round < r) & (columns.round >= r - window) & (columns.known > 0)
         if not here.any():
             continue
-        predicted = None
-        if past.any():
-            predicted = predicted_injection_rate(
-                fit_population(columns.successes[past], columns.known[past]),
-                columns.known[here],
-                columns.gamma[here],
-                columns.prior_a[here],
-                columns.prior_b[here],
-                statistic=statistic,
-                quantile=quantile,
-                base_prior=base_prior,
-            )
+        predicted = rate_as_in(columns, past, here, statistic, quantile, base_prior)
         checks.append(
             RoundCheck(
                 round=int(r),
@@ -374,6 +363,34 @@ def check_rounds(
             )
         )
     return checks
+
+
+def rate_as_in(
+    columns: GroupColumns,
+    like: BoolArray,
+    here: BoolArray,
+    statistic: Statistic | str,
+    quantile: float,
+    base_prior: tuple[float, float],
+) -> Prediction | None:
+    """The gate's exact rate on the groups `here`, for success rates as the groups `like` showed
+    them (a Beta population fitted to their counts); None where `like` is empty.
+
+    Args:
+        like, here: masks over the columns, bool [groups].
+    """
+    if not like.any():
+        return None
+    return predicted_injection_rate(
+        fit_population(columns.successes[like], columns.known[like]),
+        columns.known[here],
+        columns.gamma[here],
+        columns.prior_a[here],
+        columns.prior_b[here],
+        statistic=statistic,
+        quantile=quantile,
+        base_prior=base_prior,
+    )
 
 
 def retired_from(

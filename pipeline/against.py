@@ -222,11 +222,10 @@ def curves(a: Side, b: Side) -> list[Figure]:
     return figures
 
 
-def write(a: Side, b: Side, folder: Path) -> Path:
-    """Write the page and its Markdown; returns the page's path."""
+def write(a: Side, b: Side, found: list[Table], folder: Path) -> Path:
+    """Write the page of `tables` and `curves`, and its Markdown; returns the page's path."""
     from pipeline.report_html import markdown_table, render_against
 
-    found = tables(a, b)
     name = f"{_slug(b.name)}-against-{_slug(a.name)}"
     title = f"{b.name} against {a.name}"
     text = f"# {title}\n\n"
@@ -256,11 +255,11 @@ def _command(options: argparse.Namespace) -> int:
     from pipeline.report_html import markdown_table
     from pipeline.run import find_root
 
-    out = options.out.absolute() if options.out.is_absolute() else options.out
     os.chdir(find_root())
     a, b = find_side(options.against), find_side(options.of)
-    page = write(a, b, out)
-    for table in tables(a, b):
+    found = tables(a, b)
+    page = write(a, b, found, options.out)
+    for table in found:
         print(f"{markdown_table(table)}\n")
     print(f"page  {page.absolute()}")
     return 0

@@ -30,6 +30,7 @@ from pipeline.store import (
     human_bytes,
     identity,
     read_json,
+    remove,
     rewrite_manifest,
 )
 
@@ -52,7 +53,7 @@ def carry_out(planned: Plan, root: Path = Path()) -> None:
         if item.segment is not None and item.part is not None:
             thin.setdefault(item.segment, []).append(item.part)
         else:
-            _remove(item.path)
+            remove(item.path)
     if not thin:
         return
     for name in thin:
@@ -107,8 +108,8 @@ def _thin(folder: Path, parts: Sequence[str]) -> None:
     old = folder.with_name(f".{folder.name}.old.partial")
     if old.exists() and not folder.exists():  # killed between the two renames
         old.rename(folder)
-    _remove(aside)
-    _remove(old)
+    remove(aside)
+    remove(old)
     manifest = read_json(folder / MANIFEST)
     if set(parts) <= set(manifest["facts"].get(THINNED, [])):
         return
@@ -123,14 +124,7 @@ def _thin(folder: Path, parts: Sequence[str]) -> None:
     folder.rename(old)
     aside.rename(folder)
     fsync_folder(folder.parent)
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    remove(old)
 
 
 # --- the cache ----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -71,6 +71,7 @@ def stages_to_run(targets: Sequence[str] = ()) -> list[str]:
     Raises:
         HapoError: DVC cannot read the project.
     """
+    import networkx as nx
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -80,33 +81,16 @@ def stages_to_run(targets: Sequence[str] = ()) -> list[str]:
             graph = repo.index.graph  # edges lead from a stage to what it depends on
             wanted = set(graph)
             if targets:
-                chosen = [s for t in targets for s in repo.stage.collect(t)]
-                wanted = {s for c in chosen for s in _below(c, graph.successors)}
-            first = [s for s in graph if s.addressing in changed]
-            runs = {s for f in first for s in _below(f, graph.predecessors)} & wanted
-            return [s.addressing for s in _ordered(runs, graph.successors)]
+                chosen = {s for t in targets for s in repo.stage.collect(t)}
+                wanted = chosen.union(*(nx.descendants(graph, s) for s in chosen))
+            first = {s for s in graph if s.addressing in changed}
+            runs = first.union(*(nx.ancestors(graph, s) for s in first)) & wanted
+            order = nx.lexicographical_topological_sort(
+                graph.subgraph(runs).reverse(), key=lambda s: s.addressing
+            )
+            return [s.addressing for s in order]
     except DvcException as error:
         raise HapoError(f"DVC cannot say what would run: {error}", where="dvc.yaml") from error
-
-
-def _below(start: object, following: Callable[[object], object]) -> Iterator[object]:
-    seen, ahead = {start}, [start]
-    while ahead:
-        here = ahead.pop()
-        yield here
-        new = [s for s in following(here) if s not in seen]  # type: ignore[attr-defined]
-        seen.update(new)
-        ahead.extend(new)
-
-
-def _ordered(stages: set[object], dependencies: Callable[[object], object]) -> list[object]:
-    """Every stage behind those that it depends on; otherwise by name."""
-    left, done = sorted(stages, key=lambda s: s.addressing), []  # type: ignore[attr-defined]
-    while left:
-        ready = next(s for s in left if not set(dependencies(s)) & set(left))  # type: ignore[call-overload]
-        left.remove(ready)
-        done.append(ready)
-    return done
 
 
 def _print_plan(params: Params, plan: Sequence[str]) -> None:

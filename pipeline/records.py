@@ -10,6 +10,7 @@ from hapo_core.gate import Decision, GateState
 from hapo_core.groups import PlannedGroup, success_rate
 from hapo_core.loss import Objective, RowKind
 from hapo_core.methods import Phase
+from hapo_core.rollout import Rollout
 from hapo_core.update import UpdateMetrics, supervised
 from hapo_core.verify import Verdict, Verification
 from pipeline.config import Params
@@ -39,22 +40,9 @@ def _policy_rows(
     advantages = {row.sample: row.advantage for row in planned.rows}
     for j, (rollout, reward) in enumerate(zip(group.rollouts, group.rewards, strict=True)):
         verdict = next(verdicts)
-        replaced = j == planned.replaced
-        yield {
-            "round": index + 1,
-            "prompt_id": rollout.prompt_id,
-            "sample": rollout.sample,
+        yield _sampled(index, rollout, verdict, reward, advantages.get(j)) | {
             "kind": "policy",
-            "token_ids": rollout.token_ids,
-            "logprobs": rollout.logprobs,
-            "finish": rollout.finish.value,
-            "text": rollout.text,
-            "verdict": verdict.verdict.value,
-            "extracted": verdict.extracted,
-            "reward": reward,
-            "replaced": replaced,
-            "injected": False,
-            "advantage": advantages.get(j),
+            "replaced": j == planned.replaced,
         }
 
 
@@ -64,23 +52,35 @@ def _branch_rows(
     advantages = {row.branch: row.advantage for row in planned.rows}
     for i, branch in enumerate(planned.group.continuations):
         verdict, rollout = next(verdicts), branch.rollout
-        yield {
-            "round": index + 1,
-            "prompt_id": rollout.prompt_id,
-            "sample": rollout.sample,
+        yield _sampled(index, rollout, verdict, branch.reward, advantages.get(i)) | {
             "kind": "continuation",
             "prefix_tokens": branch.prefix,
-            "token_ids": rollout.token_ids,
-            "logprobs": rollout.logprobs,
-            "finish": rollout.finish.value,
-            "text": rollout.text,
-            "verdict": verdict.verdict.value,
-            "extracted": verdict.extracted,
-            "reward": branch.reward,
             "replaced": False,
-            "injected": False,
-            "advantage": advantages.get(i),
         }
+
+
+def _sampled(
+    index: int,
+    rollout: Rollout,
+    verdict: Verification,
+    reward: float | None,
+    advantage: float | None,
+) -> Row:
+    """What all rows of responses of the policy have."""
+    return {
+        "round": index + 1,
+        "prompt_id": rollout.prompt_id,
+        "sample": rollout.sample,
+        "token_ids": rollout.token_ids,
+        "logprobs": rollout.logprobs,
+        "finish": rollout.finish.value,
+        "text": rollout.text,
+        "verdict": verdict.verdict.value,
+        "extracted": verdict.extracted,
+        "reward": reward,
+        "injected": False,
+        "advantage": advantage,
+    }
 
 
 def _teacher_rows(index: int, planned: PlannedGroup) -> Iterator[Row]:

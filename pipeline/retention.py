@@ -10,7 +10,7 @@ from typing import Literal
 
 from hapo_core.errors import ConfigError
 from pipeline.config import Params, load_params
-from pipeline.status import Status, read_status
+from pipeline.status import DiskSizes, Status, read_status
 from pipeline.store import MANIFEST, PUBLISHED, SCRATCH
 
 POLICIES = Path("artifacts/policy")
@@ -27,7 +27,7 @@ class Rules:
     Args:
         policies: `every` segment's, those of the `best` and the last, or of the `last` alone.
             Policies that a target of params.yaml names always stay.
-        optimizer: False lets the optimizer states of all but the last segment go.
+        all_optimizers: keep the optimizer states of all segments, not the last one's alone.
         metric: column of the ROUNDS table; the segment whose last known value is highest is best.
         unfinished: also work of stages that have not finished (it could be continued).
         budget: bytes; removal stops as soon as artifacts, cache and scratch fit.
@@ -104,16 +104,17 @@ def plan(rules: Rules, root: Path = Path()) -> Plan:
 def _leftovers(root: Path) -> Iterator[Item]:
     for top in ("artifacts", "reports", ".hapo/scratch"):
         for path in sorted((root / top).rglob(".*.partial")):
-            yield Item(path, _size(path), "half-written, left by a kill; never read")
+            yield Item(path, DiskSizes().of(path), "half-written, left by a kill; never read")
     if (root / REVISIONS).is_dir():
-        yield Item(root / REVISIONS, _size(root / REVISIONS), "copies that `hapo report` made")
+        size = DiskSizes().of(root / REVISIONS)
+        yield Item(root / REVISIONS, size, "copies that `hapo report` made")
 
 
 def _scratch(root: Path, status: Status, rules: Rules) -> Iterator[tuple[Item, bool]]:
     states = {s.name: s.state for s in status.stages}
     for folder in sorted((root / SCRATCH).glob("*-*")):
         stage = folder.name.rsplit("-", 1)[0]
-        state, size = states.get(stage), _size(folder)
+        state, size = states.get(stage), DiskSizes().of(folder)
         if state is None:
             yield Item(folder, size, f"work of stage {stage}, which dvc.yaml no longer has"), True
         elif state == "running":
@@ -152,7 +153,7 @@ def _segments(
             if not path.exists():
                 continue
             whole = reason(name)
-            item = Item(path, _size(path), whole or "", name, part)
+            item = Item(path, DiskSizes().of(path), whole or "", name, part)
             if part == OPTIMIZER:
                 goes, why = not rules.all_optimizers, f"only the last segment ({names[-1]})"
                 why = f"segment {name} was continued; {why} needs its optimizer state"
@@ -185,8 +186,3 @@ def _best(root: Path, names: Sequence[str], metric: str) -> str | None:
         if len(known) and float(known[-1].as_py()) >= highest:
             best, highest = name, float(known[-1].as_py())
     return best
-
-
-def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-    return sum(p.lstat().st_blocks * 512 for p in files)

@@ -37,9 +37,7 @@ def serve(cron: str | None, interval: float | None, name: str | None) -> int:
     os.environ[API_URL] = api
     os.environ.setdefault(POLL, _POLL_SECONDS)
     prepare_environment()
-    os.environ["PREFECT_CLIENT_MAX_RETRIES"] = (
-        "5"  # no stage waits here: a busy server is asked again
-    )
+    os.environ[RETRIES] = "5"  # no stage waits here: a busy server is asked again
     from pipeline.deployment import Service
 
     service = Service(name or deployment_name(root), root, cron, interval)

@@ -75,11 +75,6 @@ class Status:
     """Bytes on disk by folder; a file that several names share counts once, where first met."""
     free: int = 0
 
-    @property
-    def pending(self) -> list[StageStatus]:
-        """What the next `dvc repro` has to look at."""
-        return [s for s in self.stages if s.state != "up to date"]
-
 
 def read_status(root: Path = Path()) -> Status:
     """The status of the project in `root`.
@@ -90,7 +85,7 @@ def read_status(root: Path = Path()) -> Status:
     """
     params = load_params(root / "params.yaml")
     writing = writers(root)
-    sizes = _Sizes()
+    sizes = DiskSizes()
     stages: list[StageStatus] = []
     moving: set[str] = set()
     for stage, upstream in _ordered(root):
@@ -223,7 +218,7 @@ def _rounds(folder: Path, total: int, before: int) -> Progress:
 # --- disk ---------------------------------------------------------------------------------------
 
 
-class _Sizes:
+class DiskSizes:
     """Bytes on disk, every inode once."""
 
     def __init__(self) -> None:
@@ -252,7 +247,7 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _disk(root: Path) -> tuple[dict[str, int], int]:
-    sizes = _Sizes()
+    sizes = DiskSizes()
     found = {name: sizes.of(root / name) for name in FOLDERS if (root / name).exists()}
     facts = os.statvfs(root)
     return found, facts.f_bavail * facts.f_frsize

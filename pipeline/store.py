@@ -393,7 +393,7 @@ class Scratch:
         target.parent.mkdir(parents=True, exist_ok=True)
         fsync_folder(source)
         aside = target.with_name(f".{target.name}.partial")
-        _remove(aside)
+        remove(aside)
         if source.stat().st_dev == target.parent.stat().st_dev:
             ready = source
         else:
@@ -401,13 +401,13 @@ class Scratch:
                 try:
                     _copy_synced(source, aside)
                 except BaseException:
-                    _remove(aside)
+                    remove(aside)
                     raise
             ready = aside
-        _remove(target)
+        remove(target)
         ready.replace(target)
         fsync_folder(target.parent)
-        _remove(source)
+        remove(source)
 
     def publish_copy(self, target: Path, part: str) -> None:
         """Like `publish`, but the work stays here until a later stage calls `settle`.
@@ -419,14 +419,14 @@ class Scratch:
         source = self.path / part
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.partial")
-        _remove(aside)
+        remove(aside)
         with guard_disk(target):
             try:
                 shutil.copytree(source, aside, copy_function=_link_or_copy)
             except BaseException:
-                _remove(aside)
+                remove(aside)
                 raise
-        _remove(target)
+        remove(target)
         aside.replace(target)
         fsync_folder(target.parent)
         atomic_write_text(self.path / PUBLISHED, f"{target}\n")
@@ -437,20 +437,21 @@ class Scratch:
         means that DVC has recorded them."""
         for mark in root.glob(f"*/{PUBLISHED}"):
             if mark.parent.name.rsplit("-", 1)[0] != stage:
-                _remove(mark.parent)
+                remove(mark.parent)
 
     def discard_others(self) -> None:
         """Remove the folders of this stage that belong to other inputs."""
         for folder in self.root.glob("*-*"):
             if folder != self.path and folder.name.rsplit("-", 1)[0] == self.stage:
-                _remove(folder)
+                remove(folder)
 
     def discard(self) -> None:
         """Remove this folder."""
-        _remove(self.path)
+        remove(self.path)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder; nothing where there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -170,39 +170,11 @@ class Segment:
             self.observer.log(f"continues after round {self.done}")
             self.parts = dict(read_json(self.scratch.path / "parts.json"))
         self.tokens = dict.fromkeys(("generated_tokens", "trained_tokens"), 0)
-        for row in self._finished_rows():
+        before = self._finished_rows()
+        for row in before:
             self._count(row)
-        self.probe: Probe | None = load_probe(params, DATA)
-        asked = [*self.data.prompts.values(), *(self.probe.benchmark.prompts if self.probe else ())]
-        # All ranks generate with the trained model itself; servers answer the first.
-        self.alone = params.rollout.engine != "hf"
-        self.engine: Engine = Elsewhere()
-        if ranks.first or not self.alone:
-            self.engine = wiring.rollout_engine(
-                params.rollout,
-                params.compute,
-                self.model,
-                self.tokenizer,
-                stage=f"train@{self.name}",
-                context=max(len(p.token_ids) for p in asked) + params.rollout.max_tokens,
-                tell=self.observer.log,
-            )
-        self.pool = VerifierPool(wiring.verifier_settings(params.rewards))
-        if params.train.difficulty is not None:
-            band, start = params.train.difficulty, None if first_segment else previous
-            self.data = ranks.from_first(
-                lambda: within_band(
-                    params,
-                    band,
-                    self.data,
-                    self.engine,
-                    self.pool,
-                    self.out,
-                    start,
-                    self.scratch.path,
-                    self.observer,
-                )
-            )
+        self._open_engine()
+        self._choose_problems(None if first_segment else previous)
         if params.compute.shard and ranks.count > 1:
             shard(self.model, ranks)
         self.updater = Updater(self.model, wiring.update_spec(params), ranks)
@@ -218,10 +190,47 @@ class Segment:
             waiting,
         )
         self.objective = wiring.objective(params)
-        before = self._finished_rows()
         self.board = Board(self.observer, self.name, before)
         loggers = params.loggers if ranks.first else Loggers(tensorboard=None)
         self.curves = Curves(loggers, self.scratch.path.name, before)
+
+    def _open_engine(self) -> None:
+        params = self.params
+        self.probe: Probe | None = load_probe(params, DATA)
+        asked = [*self.data.prompts.values(), *(self.probe.benchmark.prompts if self.probe else ())]
+        # All ranks generate with the trained model itself; servers answer the first.
+        self.alone = params.rollout.engine != "hf"
+        self.engine: Engine = Elsewhere()
+        if self.ranks.first or not self.alone:
+            self.engine = wiring.rollout_engine(
+                params.rollout,
+                params.compute,
+                self.model,
+                self.tokenizer,
+                stage=f"train@{self.name}",
+                context=max(len(p.token_ids) for p in asked) + params.rollout.max_tokens,
+                tell=self.observer.log,
+            )
+        self.pool = VerifierPool(wiring.verifier_settings(params.rewards))
+
+    def _choose_problems(self, previous: Path | None) -> None:
+        """Keep the problems of the difficulty band; `previous`: the segment before, if any."""
+        params, band = self.params, self.params.train.difficulty
+        if band is None:
+            return
+        self.data = self.ranks.from_first(
+            lambda: within_band(
+                params,
+                band,
+                self.data,
+                self.engine,
+                self.pool,
+                self.out,
+                previous,
+                self.scratch.path,
+                self.observer,
+            )
+        )
 
     # --- a round ------------------------------------------------------------------------------
 

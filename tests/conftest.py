@@ -61,6 +61,17 @@ compute: {threads: 1}
 """
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny tensors: a second thread costs more than it gives (80 times on a loaded machine)."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 # --- data ---------------------------------------------------------------------------------------
 
 
@@ -241,11 +252,8 @@ class Project:
         path.write_text(text.replace(old, new))
 
 
-@pytest.fixture(scope="session")
-def project_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made once, copied for each test."""
-    root = tmp_path_factory.mktemp("template") / "project"
-    root.mkdir()
+def copy_code(root: Path) -> None:
+    """Code, data and the set-up of DVC, without a cache and without params.yaml."""
     skip = shutil.ignore_patterns("__pycache__")
     for folder in ("pipeline", "hapo_core", "data"):
         shutil.copytree(REPO / folder, root / folder, ignore=skip)
@@ -254,6 +262,14 @@ def project_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / ".dvc").mkdir()
     for name in ("config", ".gitignore"):
         shutil.copy(REPO / ".dvc" / name, root / ".dvc" / name)
+
+
+@pytest.fixture(scope="session")
+def project_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once, copied for each test."""
+    root = tmp_path_factory.mktemp("template") / "project"
+    root.mkdir()
+    copy_code(root)
     shutil.copy(REPO / "tests" / "toy_stage.py", root / "pipeline" / "toy_stage.py")
     for stage in STAGES:
         body = f'from pipeline.toy_stage import main\n\nmain("{stage}")\n'

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import subprocess
 from pathlib import Path
 
-from conftest import REPO
+from conftest import copy_code
 
 PARAMS = """\
 profile: seconds
@@ -49,14 +48,7 @@ compute: {threads: 1}
 
 def clone(path: Path) -> None:
     """Code, data, configuration and git; DVC without a cache."""
-    skip = shutil.ignore_patterns("__pycache__")
-    for folder in ("pipeline", "hapo_core", "data"):
-        shutil.copytree(REPO / folder, path / folder, ignore=skip)
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
-        shutil.copy(REPO / name, path / name)
-    (path / ".dvc").mkdir()
-    for name in ("config", ".gitignore"):
-        shutil.copy(REPO / ".dvc" / name, path / ".dvc" / name)
+    copy_code(path)
     (path / "params.yaml").write_text(PARAMS)
     for words in (["init", "-q"], ["add", "."]):
         subprocess.run(["git", *words], cwd=path, check=True)

@@ -27,7 +27,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> tuple[Side, Side]:
 
 
 def test_the_page_holds_both(sides: tuple[Side, Side], tmp_path: Path) -> None:
-    page = write(*sides, tmp_path)
+    page = write(*sides, tables(*sides), tmp_path)
     html, text = page.read_text(), page.with_suffix(".md").read_text()
     assert page.name == "two-against-one.html"
     for content in (html, text):

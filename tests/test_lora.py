@@ -29,9 +29,7 @@ SPEC = LoraSpec(rank=4, alpha=8.0)
 PAIRS = [((4, 5, 6), (7, 8, 9, 10)), ((5, 6), (9, 8, 7))]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def step(updater: Updater, seed: int) -> None:

@@ -7,7 +7,6 @@ The values of METHOD 7 for REAL and SRFT are in test_methods_golden.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -60,13 +59,7 @@ INJECTED = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny tensors: a second thread costs more than it gives (80 times on a loaded machine)."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def rewards_of(successes: int, size: int = N) -> list[float | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,13 +42,7 @@ from hapo_core.methods.sampling import DynamicSampling, SoftOverlong
 from hapo_core.methods.srft import SRFTOptions, srft_objective
 from hapo_core.rollout.protocol import Finish, Prompt, Rollout
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def gate() -> Gate:

@@ -5,7 +5,6 @@ TRL (extra `oracle`; it brings accelerate) runs as it is: a real GRPOTrainer on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +35,7 @@ LENGTHS = [(2, 3), (4, 1), (3, 7), (3, 2), (2, 6), (5, 4), (1, 5), (4, 4)]
 ADVANTAGES = [2.4749, -0.3536, -0.5401, 0.0, 1.6202, -0.7246, 0.35, -1.2]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny tensors: a second thread costs more than it gives (80 times on a loaded machine)."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

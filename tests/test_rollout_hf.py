@@ -5,34 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_policy
+from tiny import chain_prompts, tiny_policy
 from transformers import AutoTokenizer
 
 from hapo_core.errors import ConfigError
 from hapo_core.policy import response_logprobs
-from hapo_core.rollout import Finish, Prompt, Sampling
+from hapo_core.rollout import Finish, Sampling
 from hapo_core.rollout.hf import HFEngine, sample_tokens
 from hapo_core.tasks.chains import distinct_chains
 
 SAMPLING = Sampling(n=4, temperature=1.0, top_p=1.0, max_tokens=24)
-
-
-def _prompts(tokenizer, count=5):
-    chains = distinct_chains(count, 3, "engine", 1, 6)
-    return [
-        Prompt(
-            c.problem,
-            tuple(
-                tokenizer.apply_chat_template(
-                    [{"role": "user", "content": c.problem}],
-                    add_generation_prompt=True,
-                    tokenize=True,
-                    return_dict=False,
-                )
-            ),
-        )
-        for c in chains
-    ]
 
 
 def _by_key(rollouts):
@@ -41,7 +23,7 @@ def _by_key(rollouts):
 
 def test_tokens_do_not_depend_on_batch_or_order():
     model, tokenizer = tiny_policy()
-    prompts = _prompts(tokenizer)
+    prompts = chain_prompts(tokenizer)
     together = _by_key(HFEngine(model, tokenizer).generate(prompts, SAMPLING, 7, 3))
     alone = _by_key(
         r
@@ -57,7 +39,7 @@ def test_tokens_do_not_depend_on_batch_or_order():
 
 def test_seed_and_round_change_the_draws():
     model, tokenizer = tiny_policy()
-    prompts = _prompts(tokenizer, 2)
+    prompts = chain_prompts(tokenizer, 2)
     engine = HFEngine(model, tokenizer)
     draws = [
         {k: r.token_ids for k, r in _by_key(engine.generate(prompts, SAMPLING, s, t)).items()}
@@ -69,7 +51,7 @@ def test_seed_and_round_change_the_draws():
 
 def test_sampler_logprobs_are_the_trainers():
     model, tokenizer = tiny_policy()
-    prompts = {p.prompt_id: p for p in _prompts(tokenizer)}
+    prompts = {p.prompt_id: p for p in chain_prompts(tokenizer)}
     for temperature in (1.0, 0.6):
         sampling = Sampling(4, temperature, 1.0, 24)
         for r in HFEngine(model, tokenizer).generate(list(prompts.values()), sampling, 0, 0):
@@ -81,7 +63,9 @@ def test_sampler_logprobs_are_the_trainers():
 
 def test_finish_reasons_and_token_counts():
     model, tokenizer = tiny_policy()
-    rollouts = list(HFEngine(model, tokenizer).generate(_prompts(tokenizer, 20), SAMPLING, 0, 0))
+    rollouts = list(
+        HFEngine(model, tokenizer).generate(chain_prompts(tokenizer, 20), SAMPLING, 0, 0)
+    )
     assert len(rollouts) == 80
     for r in rollouts:
         ended = r.token_ids[-1] == tokenizer.eos_token_id
@@ -93,7 +77,7 @@ def test_finish_reasons_and_token_counts():
 
 def test_greedy_agrees_with_transformers():
     model, tokenizer = tiny_policy()
-    for prompt in _prompts(tokenizer, 3):
+    for prompt in chain_prompts(tokenizer, 3):
         engine = HFEngine(model, tokenizer)
         ours = next(engine.generate([prompt], Sampling(1, 0.0, 1.0, 20), 0, 0))
         theirs = model.generate(

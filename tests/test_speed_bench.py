@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from hapo_core.loss import PAPER, Aggregation
 
@@ -21,9 +20,7 @@ import speed_sides
 WORK = speed_sides.Workload("0.7M", 4, 4, 4, 64, 1, 1)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_both_sides_compute_the_same(tmp_path: Path) -> None:

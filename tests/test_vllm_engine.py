@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import eventually
-from vllm_support import ENVIRONMENT, REPO, by_key, engine, needs_engine, policy, prompts, spec
+from tiny import chain_prompts
+from vllm_support import ENVIRONMENT, REPO, by_key, engine, needs_engine, policy, spec
 
 from hapo_core.errors import HapoError
 from hapo_core.policy import response_logprobs
@@ -74,7 +75,7 @@ def _assert_trainers(made: VLLMEngine, asked, rollouts, temperature: float) -> N
 
 
 def test_rollouts_are_whole_and_their_logprobs_the_trainers(two: VLLMEngine) -> None:
-    asked = prompts(two._tokenizer, 6)
+    asked = chain_prompts(two._tokenizer, 6)
     for temperature in (1.0, 0.6):
         sampling = Sampling(4, temperature, 1.0, 40)
         rollouts = list(two.generate(asked, sampling, 7, 0))
@@ -90,7 +91,7 @@ def test_rollouts_are_whole_and_their_logprobs_the_trainers(two: VLLMEngine) -> 
 
 
 def test_tokens_depend_on_seed_round_and_sample_alone(two: VLLMEngine) -> None:
-    asked = prompts(two._tokenizer, 6)
+    asked = chain_prompts(two._tokenizer, 6)
     together = by_key(two.generate(asked, SAMPLING, 7, 3))
     alone = by_key(r for p in reversed(asked) for r in two.generate([p], SAMPLING, 7, 3))
     assert {k: r.token_ids for k, r in together.items()} == {
@@ -105,7 +106,7 @@ def test_tokens_depend_on_seed_round_and_sample_alone(two: VLLMEngine) -> None:
 def test_a_server_by_url_gives_the_same_tokens_as_two_of_ours(
     two: VLLMEngine, tmp_path: Path
 ) -> None:
-    asked = prompts(two._tokenizer, 6)
+    asked = chain_prompts(two._tokenizer, 6)
     ours = by_key(two.generate(asked, SAMPLING, 1, 1))
     url = _clients(two)[1].url
     other = VLLMEngine(two._model, two._tokenizer, VLLMSettings(None, urls=(url,)), tmp_path)
@@ -118,7 +119,7 @@ def test_a_server_by_url_gives_the_same_tokens_as_two_of_ours(
 
 
 def test_new_weights_reach_every_server(two: VLLMEngine) -> None:
-    asked = prompts(two._tokenizer, 6)
+    asked = chain_prompts(two._tokenizer, 6)
     before = by_key(two.generate(asked, SAMPLING, 2, 0))
     _nudge(two, 0.03)
     checks = len(two.checks)
@@ -133,7 +134,7 @@ def test_new_weights_reach_every_server(two: VLLMEngine) -> None:
 
 
 def test_an_update_far_below_the_tolerance_is_seen_to_arrive(two: VLLMEngine) -> None:
-    asked = prompts(two._tokenizer, 6)
+    asked = chain_prompts(two._tokenizer, 6)
     list(two.generate(asked, SAMPLING, 3, 0))
     _nudge(two, 1e-6)
     checks = len(two.checks)
@@ -145,7 +146,7 @@ def test_an_update_far_below_the_tolerance_is_seen_to_arrive(two: VLLMEngine) ->
 def test_a_stale_server_is_an_error(two: VLLMEngine, size: float, tmp_path: Path) -> None:
     """One of two servers keeps the weights of before the update, under the new version's name:
     a large update fails by level, a small one by motion."""
-    asked = prompts(two._tokenizer, 6)
+    asked = chain_prompts(two._tokenizer, 6)
     list(two.generate(asked, SAMPLING, 4, 0))
     kept = tmp_path / "kept"
     two._weights.rename(kept)
@@ -163,7 +164,7 @@ def test_a_stale_server_is_an_error(two: VLLMEngine, size: float, tmp_path: Path
 
 def test_weights_that_the_server_cannot_read_restart_it(two: VLLMEngine) -> None:
     """A failed reload leaves the CPU engine without weights: the server is started anew."""
-    asked = prompts(two._tokenizer, 4)
+    asked = chain_prompts(two._tokenizer, 4)
     body = {"method": "reload_weights", "kwargs": {"weights_path": "/nowhere"}}
     with pytest.raises(Exception, match="collective_rpc"):
         _clients(two)[0].post("/collective_rpc", body, 60.0)
@@ -174,7 +175,7 @@ def test_weights_that_the_server_cannot_read_restart_it(two: VLLMEngine) -> None
 
 
 def test_kill_9_in_the_middle_of_a_round_costs_no_token(two: VLLMEngine) -> None:
-    asked = prompts(two._tokenizer, 24)
+    asked = chain_prompts(two._tokenizer, 24)
     sampling = Sampling(8, 1.0, 1.0, 100)
     whole = by_key(two.generate(asked, sampling, 6, 0))
     epoch = two._servers[1].epoch
@@ -192,7 +193,7 @@ def test_kill_9_in_the_middle_of_a_round_costs_no_token(two: VLLMEngine) -> None
 def test_a_shard_goes_to_the_other_server_when_its_own_does_not_come_back(
     two: VLLMEngine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = prompts(two._tokenizer, 24)
+    asked = chain_prompts(two._tokenizer, 24)
     sampling = Sampling(8, 1.0, 1.0, 100)
     whole = by_key(two.generate(asked, sampling, 6, 0))
     settings, two._settings = two._settings, VLLMSettings(spec(), servers=2, restarts=0)
@@ -216,7 +217,7 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     bad = VLLMSettings(spec(arguments=("--max-num-seqs", "none")))
     made = VLLMEngine(model, tokenizer, bad, tmp_path)
     with pytest.raises(HapoError, match=r"ended while it started[\s\S]*max-num-seqs"):
-        list(made.generate(prompts(tokenizer, 1), SAMPLING, 0, 0))
+        list(made.generate(chain_prompts(tokenizer, 1), SAMPLING, 0, 0))
     made.close()
 
 

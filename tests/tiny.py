@@ -155,3 +155,22 @@ def _continued(group: Group, prefix: int, n: int) -> Group:
         rollout = Rollout(group.prompt.prompt_id, j, tokens, logprobs, Finish.STOP, "")
         more.append(Continuation(prefix, rollout, 1.0 if j == 0 else 0.0))
     return replace(group, continuations=(*group.continuations, *more))
+
+
+def chain_prompts(tokenizer, count: int = 5, seed: int = 3) -> list[Prompt]:
+    """Prompts of different chains, as the chat template writes them."""
+    chains = distinct_chains(count, seed, "engine", 1, 6)
+    return [
+        Prompt(
+            c.problem,
+            tuple(
+                tokenizer.apply_chat_template(
+                    [{"role": "user", "content": c.problem}],
+                    add_generation_prompt=True,
+                    tokenize=True,
+                    return_dict=False,
+                )
+            ),
+        )
+        for c in chains
+    ]

@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hapo_core.rollout import Prompt
 from hapo_core.rollout.vllm import VLLMEngine, VLLMSettings
 from hapo_core.rollout.vllm_server import ServerSpec
-from hapo_core.tasks.chains import distinct_chains
 from hapo_core.tasks.tiny import tiny_model, tiny_tokenizer
 
 REPO = Path(__file__).parents[1]
@@ -32,24 +30,6 @@ def policy(seed: int = 0):
             if parameter.dim() > 1:
                 parameter.mul_(5.0)
     return model, tokenizer
-
-
-def prompts(tokenizer, count: int, seed: int = 3) -> list[Prompt]:
-    chains = distinct_chains(count, seed, "engine", 1, 6)
-    return [
-        Prompt(
-            c.problem,
-            tuple(
-                tokenizer.apply_chat_template(
-                    [{"role": "user", "content": c.problem}],
-                    add_generation_prompt=True,
-                    tokenize=True,
-                    return_dict=False,
-                )
-            ),
-        )
-        for c in chains
-    ]
 
 
 def spec(**changes) -> ServerSpec:

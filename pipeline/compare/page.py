@@ -22,7 +22,7 @@ UNIT = 1000.0
 
 @dataclass(frozen=True)
 class Drawing:
-    """One small chart. `svg` None: nothing to draw."""
+    """One small chart."""
 
     title: str
     svg: str

@@ -80,19 +80,11 @@ class Queue:
         for name in names:
             self._dvc("queue", "kill", "--force", name)
 
-    def log(self, name: str) -> str:
-        """What a task printed, as far as DVC has kept it."""
-        done = self._run("queue", "logs", name)
-        return done.stdout + done.stderr
-
     def _git(self, *words: str) -> str:
         return self._checked(["git", *words])
 
     def _dvc(self, *words: str) -> str:
         return self._checked([sys.executable, "-m", "dvc", *words])
-
-    def _run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return self._call([sys.executable, "-m", "dvc", *words])
 
     def _checked(self, command: list[str]) -> str:
         done = self._call(command)
