@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import REPO, STAGES, Project, eventually
+from dvc.utils.hydra import apply_overrides
 from report_run import SMALL, params_of
 from ruamel.yaml import YAML
 
@@ -103,9 +104,38 @@ def test_overrides_name_every_difference_once() -> None:
     base = {"a": {"b": 1, "c": "x"}, "d": {}, "e": [1.0]}
     wanted = {"a": {"b": 1.0, "f": {"g": None}}, "d": {"h": True}, "e": [1.0, 2.5]}
     assert sorted(overrides(base, wanted)) == sorted(
-        ["~a.c", "a.b=1.0", '+a.f={"g":null}', 'd={"h":true}', "e=[1.0,2.5]"]
+        ["~a.c", "a.b=1.0", "+a.f.g=null", "+d.h=true", "e=[1.0,2.5]"]
     )
     assert overrides(RAW, json.loads(json.dumps(RAW))) == []
+
+
+def applied_by_dvc(base: Path, wanted: dict[str, Any], folder: Path) -> Any:
+    """params.yaml as DVC leaves it after the overrides that turn `base` into `wanted`."""
+    target = folder / "params.yaml"
+    shutil.copyfile(base, target)
+    if settings := overrides(read_plain(base), wanted):
+        apply_overrides(target, settings)
+    return read_plain(target)
+
+
+def test_dvc_turns_the_profile_into_every_shipped_cell(tmp_path: Path) -> None:
+    profile = REPO / "params" / "quickstart.yaml"
+    settings = named_settings(list(VARIANTS), [], []) | {
+        f"ablation-{label}": changes
+        for label, changes in named_settings([], [REPO / "bench/ablation.yaml"], []).items()
+    }
+    for cell in plan(read_plain(profile), settings, [1], Budget.parse("rounds=50"), ""):
+        assert applied_by_dvc(profile, cell.raw, tmp_path) == cell.raw, cell.label
+
+
+def test_dvc_gets_mappings_texts_and_lists_as_they_are(tmp_path: Path) -> None:
+    profile = tmp_path / "base.yaml"
+    profile.write_text("a: 1\nb: {c: x, d: {e: 2}}\n")
+    wanted = {
+        "a": {"now": "a mapping", "with": {"deep": [1, 2.5, None, True, "1"]}},
+        "b": {"d": {}, "f": {"7": 'say "hi", {no} [list] = $x\\', "g": [{"h": "i j"}]}},
+    }
+    assert applied_by_dvc(profile, wanted, tmp_path) == wanted
 
 
 def test_the_shipped_ablation_is_valid_on_quickstart() -> None:

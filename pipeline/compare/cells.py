@@ -223,11 +223,11 @@ def _differences(base: Plain, wanted: Plain, path: str) -> Iterable[str]:
     for key in base.keys() - wanted.keys():
         yield f"~{path}{key}"
     for key, value in wanted.items():
-        at = f"{path}{key}"
-        if key not in base:
+        at, old = f"{path}{key}", base.get(key, {})
+        if isinstance(value, dict) and isinstance(old, dict) and (old or value):
+            yield from _differences(old, value, f"{at}.")
+        elif key not in base:
             yield f"+{at}={_literal(value)}"
-        elif isinstance(value, dict) and isinstance(base[key], dict) and base[key]:
-            yield from _differences(base[key], value, f"{at}.")
         elif base[key] != value or type(base[key]) is not type(value):
             yield f"{at}={_literal(value)}"
 
@@ -243,7 +243,7 @@ def _literal(value: object) -> str:
         case str():
             return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
         case dict():
-            return "{" + ",".join(f'"{k}":{_literal(v)}' for k, v in value.items()) + "}"
+            return "{" + ",".join(f"{k}:{_literal(v)}" for k, v in value.items()) + "}"
         case list() | tuple():
             return "[" + ",".join(_literal(v) for v in value) + "]"
     raise ConfigError(f"a value of type {type(value).__name__} cannot be set", where="cell")
