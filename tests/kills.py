@@ -26,7 +26,7 @@ SURVIVED = ("worker", "server")
 """Deaths that a run outlives."""
 KILL_PARAMS = (
     PARAMS.replace("{verifier: math}", '{verifier: "plain_reward:grade", workers: 2}')
-    .replace('"1": {prev: base, rounds: 4}', '"1": {prev: base, rounds: 8}')
+    .replace('"1": {prev: base, rounds: 4}', '"1": {prev: base, rounds: 12}')
     .replace('"2": {prev: "1", rounds: 2}', '"2": {prev: "1", rounds: 1}')
 )
 
@@ -99,11 +99,19 @@ WRITE = "pipeline.checkpoint:write_state"
 PUBLISH = "pipeline.store:Scratch.publish_copy"
 COMMIT = "dvc.stage:Stage.commit"
 DUMP = "dvc.utils.serialize._yaml:_dump"
+PROJECTS = 5
+"""That are killed again and again until they end."""
+ROUND = ("rollout half done", "after verify", "in the optimizer step", "in the checkpoint's rename")
+MATRIX = {
+    *((who, point) for point in ROUND for who in (T, D, C, ALL, ("worker",), ("server",))),
+    *((who, "before dvc's commit") for who in (D, C, ALL, ("server",))),
+}
+"""Who must have died where in a soak. At DVC's commit the stage and its workers have ended."""
 
 
 def chains(rng: random.Random, counts: dict[str, int], wall: float) -> list[list[Point]]:
-    """Four projects' worth of kills, dealt by chance: within rounds, then at the segment's end;
-    and two projects with a kill that the run survives.
+    """Kills, dealt by chance to projects: within rounds, then at the segment's end; and projects
+    with two kills that the run survives.
 
     `counts`: changes of files in an
     uninterrupted run, by role; `wall`: its seconds.
@@ -115,11 +123,11 @@ def chains(rng: random.Random, counts: dict[str, int], wall: float) -> list[list
     within = [
         *(Point("rollout half done", v, call(DECODE, n=20 * n())) for v in (T, D, C, ALL)),
         Point("while verifying", T, call(VERIFY, n=10 * n(), after=True)),
-        *(Point("after verify", v, call(PLAN, n=n())) for v in (T, C, ALL)),
-        *(Point("in the optimizer step", v, call(STEP, n=n())) for v in (T, D)),
+        *(Point("after verify", v, call(PLAN, n=n())) for v in (T, D, C, ALL)),
+        *(Point("in the optimizer step", v, call(STEP, n=n())) for v in (T, D, C)),
         Point("in the optimizer step", ALL, call(STEP, n=n(), after=True)),
         Point("before the checkpoint", T, call(WRITE, n=n())),
-        *(Point("in the checkpoint's rename", v, rename(STATE, n())) for v in (T, ALL)),
+        *(Point("in the checkpoint's rename", v, rename(STATE, n())) for v in (T, D, C, ALL)),
         Point("after the checkpoint", T, call(WRITE, n=n(), after=True)),
         *(Point("a file of the stage", v, change("train", rng, 60)) for v in (T, ALL, T, ALL)),
     ]
@@ -127,25 +135,47 @@ def chains(rng: random.Random, counts: dict[str, int], wall: float) -> list[list
         Point("before publishing", T, call(PUBLISH)),
         Point("in the artifact's rename", T, rename(ARTIFACT)),
         Point("after publishing", ALL, call(PUBLISH, after=True)),
-        *(Point("before dvc's commit", v, call(COMMIT, "dvc")) for v in (D, ALL)),
+        *(Point("before dvc's commit", v, call(COMMIT, "dvc")) for v in (D, C, ALL)),
         *(Point("any moment", v, {"seconds": rng.uniform(0.2, 0.6) * wall}) for v in (T, C, ALL)),
     ]
-    dvc = [Point("a file of dvc", D, change("dvc", rng, counts["dvc"] // 2)) for _ in range(4)]
+    many = range(PROJECTS)
+    dvc = [Point("a file of dvc", D, change("dvc", rng, counts["dvc"] // 2)) for _ in many]
     recorded = [  # after these DVC knows the segment, or finds it in its cache of runs
         Point("in the run cache's write", D, call(DUMP, "dvc")),
-        Point("after dvc's commit", D, call(COMMIT, "dvc", after=True)),
-        Point("dvc.lock truncated", D, call(DUMP, "dvc", n=2)),
-        Point("dvc.lock truncated", ALL, call(DUMP, "dvc", n=2)),
+        *(Point("after dvc's commit", v, call(COMMIT, "dvc", after=True)) for v in (D, C)),
+        *(Point("dvc.lock truncated", v, call(DUMP, "dvc", n=2)) for v in (D, ALL)),
     ]
     nobody = Point("nobody", (), {})
-    survived = [
-        [Point("while verifying", ("worker",), call(VERIFY, n=5, after=True))],
-        [Point("in the optimizer step", ("server",), call(STEP, n=2), server=True)],
-    ]
     for pool in (within, ends, recorded):
         rng.shuffle(pool)
-    killed = [[*within[k::4], *ends[k::4], dvc[k], recorded[k], nobody] for k in range(4)]
-    return killed + survived
+    killed = [[*within[k::PROJECTS], *ends[k::PROJECTS], dvc[k], recorded[k], nobody] for k in many]
+    return killed + survived()
+
+
+def survived() -> list[list[Point]]:
+    """Deaths that do not stop a run: of the verification workers in the first segment, of the
+    server in the second, at every point."""
+    workers = [
+        ("while verifying", call(VERIFY, n=5, after=True)),
+        ("rollout half done", call(DECODE, n=60)),
+        ("after verify", call(PLAN, n=2)),
+        ("in the optimizer step", call(STEP, n=2)),
+        ("in the checkpoint's rename", rename(STATE, 2)),
+    ]
+    servers = [
+        ("rollout half done", call(DECODE, n=20)),
+        ("after verify", call(PLAN)),
+        ("in the optimizer step", call(STEP)),
+        ("in the checkpoint's rename", rename(STATE)),
+        ("before dvc's commit", call(COMMIT, "dvc")),
+    ]
+    return [
+        [
+            Point(first, ("worker",), at, target="train@1"),
+            Point(second, ("server",), then, server=True),
+        ]
+        for (first, at), (second, then) in zip(workers, servers, strict=True)
+    ]
 
 
 class Range:
@@ -218,7 +248,7 @@ class Range:
         for path in counts.iterdir():
             role = path.name.split("-")[0]
             self.counts[role] = max(self.counts.get(role, 0), int(path.read_text()))
-        assert rounds_begun(project) == list(range(1, 10))
+        assert rounds_begun(project) == list(range(1, 14))
         for target in ("train@1", "train@2"):
             self.whole[target] = self.hashes(project, target)
 
@@ -298,6 +328,7 @@ def check(outcome: Outcome, point: Point) -> None:
     if point.survives:
         assert outcome.status == 0, story
         assert not point.victims or outcome.where != "not reached", story
+        assert all(f" 0 {role}" not in outcome.where for role in point.victims), story
     else:
         assert (outcome.status != 0) == (outcome.where != "not reached"), story
     assert outcome.quiet_seconds < 10, story

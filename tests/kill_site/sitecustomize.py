@@ -80,11 +80,13 @@ class Plan:
             handle = os.open(self.plan["fired"], os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
             return
-        os.write(handle, f"{role_of(sys.orig_argv)} {what}".encode())
+        found = {role: processes(role) for role in self.plan["victims"]}
+        said = ", ".join(f" {len(pids)} {role}" for role, pids in found.items())
+        os.write(handle, f"{role_of(sys.orig_argv)} {what}:{said}".encode())
         os.fsync(handle)
         own = False
-        for role in self.plan["victims"]:
-            for pid in processes(role):
+        for pids in found.values():
+            for pid in pids:
                 if pid == os.getpid():
                     own = True
                 else:
