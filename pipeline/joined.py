@@ -103,6 +103,11 @@ class Joined:
         """The flow run, once the server made it."""
         return self._run.id if self._run is not None else None
 
+    @property
+    def deployment_id(self) -> UUID | None:
+        """The deployment that started the flow run this process was given (`adopt`)."""
+        return self._run.deployment_id if self._adopted and self._run is not None else None
+
     # --- life ---
 
     def start(self, seconds: float = _START_SECONDS) -> None:

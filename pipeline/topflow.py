@@ -6,6 +6,7 @@ Imported only where a server answers.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitTimeoutError
@@ -32,6 +33,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from pipeline.joined import Joined
+from pipeline.late import cancel_late
 from pipeline.locks import is_shown, shown_run
 from pipeline.names import deployment_name, project_tags
 
@@ -41,6 +43,8 @@ _BEGUN = [StateType.RUNNING, StateType.CANCELLING]
 _PAUSES = (1.0, 2.0, 4.0, 8.0)
 """Between the tries to show a cached stage, seconds."""
 _WAIT_SECONDS = 3.0
+_LATE_SECONDS = 5.0
+"""Between two looks at the late runs of the schedule."""
 _START_SECONDS = 15.0
 """Longer than a stage waits: the server may have started a moment ago, on a busy machine."""
 
@@ -60,6 +64,7 @@ class TopFlow:
         self._living = ExitStack()
         self._asked: Future[Any] | None = None
         self._done: set[str] = set()
+        self._looked = 0.0
 
     def start(self) -> UUID | None:
         """Begin the run; its id, or None where the server was too slow."""
@@ -100,6 +105,7 @@ class TopFlow:
         waits."""
         if self.joined.run_id is None or not self.joined.ready():
             return None
+        self._thin_out()
         if self._asked is None:
             self._asked = self.joined.submit(self._read_state(self.joined.run_id))
             return None
@@ -112,6 +118,13 @@ class TopFlow:
         if state is not None and (state.is_cancelling() or state.is_cancelled()):
             return "cancelled from the UI"
         return "suspended from the UI" if state is not None and state.is_paused() else None
+
+    def _thin_out(self) -> None:
+        """Where a schedule started this run: let one late run of it wait, not all."""
+        deployment = self.joined.deployment_id
+        if deployment is not None and time.monotonic() - self._looked > _LATE_SECONDS:
+            self._looked = time.monotonic()
+            self.joined.submit(cancel_late(deployment))
 
     def finish(self, code: int, stopped: str | None) -> State[Any]:
         """Close the run and whatever a killed stage left open under it; the state it got."""

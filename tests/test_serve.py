@@ -19,6 +19,7 @@ from test_run import DOWNSTREAM, stage_pids, task_states
 
 from hapo_core.errors import ConfigError, HapoError
 from pipeline.config import load_params
+from pipeline.late import REASON
 from pipeline.locks import Patience, WaitStopped, device_locks, devices_of, is_shown, shown_run
 from pipeline.names import deployment_name
 from pipeline.request import Request, configure, with_overrides
@@ -307,6 +308,29 @@ def test_schedule_form_and_cancel(served: Served) -> None:
     served.project.env["TOY_SECONDS"] = "0"
     served.project.hapo("run", "--no-server")
     assert served.project.ran() == DOWNSTREAM
+
+
+def test_one_late_run_waits_and_manual_ones_stay(served: Served) -> None:
+    """A run longer than the interval: of the scheduled runs behind it one stays, by REASON."""
+    served.project.edit('{prev: "1", rounds: 2}', '{prev: "1", rounds: 3}')
+    log = served.project.path / "ran.log"
+    eventually(lambda: log.exists() and "train@2" in log.read_text())
+    mine = [served.start(targets=["curate"]) for _ in range(2)]
+
+    def late() -> list[str]:
+        now = datetime.now(UTC).isoformat()
+        waiting = served.runs("SCHEDULED")
+        return [r["id"] for r in waiting if r["auto_scheduled"] and r["expected_start_time"] < now]
+
+    eventually(lambda: len(served.runs("CANCELLED")) >= 3)
+    assert {run["state"]["message"] for run in served.runs("CANCELLED")} == {REASON}
+    assert all(run["auto_scheduled"] for run in served.runs("CANCELLED"))
+    kept = late()[0]
+    eventually(lambda: late() == [kept])  # between two looks there may be a second one
+    assert {served.state(run)["type"] for run in mine} == {"SCHEDULED"}
+    gone = len(served.runs("CANCELLED"))
+    eventually(lambda: len(served.runs("CANCELLED")) > gone)
+    assert late()[0] == kept
 
 
 def command(pid: int) -> str:
