@@ -9,15 +9,14 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hapo_core.errors import ConfigError, DataError, HapoError
-from pipeline.retention import REVISIONS
-from pipeline.store import atomic_write_text, guard_disk, read_json
+from hapo_core.errors import DataError, HapoError
+from pipeline.fetched import fetch
+from pipeline.store import atomic_write_text, read_json
 
 if TYPE_CHECKING:
     from hapo_core.evaluate import PairedResult
@@ -64,43 +63,7 @@ def find_side(name: str, root: Path = Path()) -> Side:
                 "this run has no report yet", where=str(folder / SUMMARY), remedy="`hapo run`"
             )
         return Side(name, folder)
-    return Side(name, _fetch(name, root))
-
-
-def _fetch(name: str, root: Path) -> Path:
-    """Copy what is compared out of DVC's cache, once per commit."""
-    from dvc.api import DVCFileSystem
-    from dvc.exceptions import DvcException
-    from dvc.scm import SCMError
-
-    try:
-        files = DVCFileSystem(str(root.absolute()), rev=name)
-        commit = str(files.repo.get_rev())
-    except (DvcException, SCMError) as error:
-        raise ConfigError(
-            f"there is no run {name!r}: {error}",
-            where="hapo report",
-            remedy="`dvc exp list`, `git branch`, or the path of another project",
-        ) from error
-    target = root / REVISIONS / commit[:16]
-    if not (target / SUMMARY).is_file():
-        aside = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(aside, ignore_errors=True)
-        with guard_disk(aside):
-            try:
-                for path in (PARAMS, SUMMARY, EVALUATION):
-                    (aside / path).parent.mkdir(parents=True, exist_ok=True)
-                    files.get(str(path), str(aside / path), recursive=path == EVALUATION)
-            except (FileNotFoundError, DvcException) as error:
-                shutil.rmtree(aside, ignore_errors=True)
-                raise DataError(
-                    f"the run {name!r} has no {path}, or DVC's cache lacks it",
-                    where=str(path),
-                    remedy="`dvc pull` (`dvc exp pull` for an experiment), or run it to its end",
-                ) from error
-        shutil.rmtree(target, ignore_errors=True)
-        aside.rename(target)
-    return target
+    return Side(name, fetch(name, (PARAMS, SUMMARY, EVALUATION), root))
 
 
 # --- what the page says -------------------------------------------------------------------------

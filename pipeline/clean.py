@@ -177,7 +177,7 @@ def show(planned: Plan, dry: bool) -> str:
     verb = "would free" if dry else "frees"
     lines.append(
         f"{verb} {human_bytes(planned.freed)} of {human_bytes(planned.used)} "
-        "(artifacts, cache, scratch)"
+        "(artifacts, cache, scratch, copies)"
     )
     if any(item.segment for item in planned.gone):
         lines.append(

@@ -10,12 +10,12 @@ from typing import Literal
 
 from hapo_core.errors import ConfigError
 from pipeline.config import Params, load_params
+from pipeline.fetched import REVISIONS
 from pipeline.status import DiskSizes, Status, read_status
 from pipeline.store import MANIFEST, PUBLISHED, SCRATCH
 
 POLICIES = Path("artifacts/policy")
-REVISIONS = Path(".hapo/revisions")
-"""Runs that `hapo report` copied out of DVC's cache."""
+_COUNTED = ("artifacts", ".dvc/cache", ".hapo/scratch", str(REVISIONS))
 OPTIMIZER, MODEL = "state/optimizer.safetensors", "model"
 Keep = Literal["every", "best", "last"]
 
@@ -30,7 +30,7 @@ class Rules:
         all_optimizers: keep the optimizer states of all segments, not the last one's alone.
         metric: column of the ROUNDS table; the segment whose last known value is highest is best.
         unfinished: also work of stages that have not finished (it could be continued).
-        budget: bytes; removal stops as soon as artifacts, cache and scratch fit.
+        budget: bytes; removal stops as soon as artifacts, cache, scratch and copies fit.
     """
 
     policies: Keep = "every"
@@ -59,7 +59,7 @@ class Plan:
     gone: tuple[Item, ...]
     kept: tuple[Item, ...]
     used: int
-    """Bytes of artifacts, cache and scratch before."""
+    """Bytes of artifacts, cache, scratch and copies before."""
     budget: int | None
 
     @property
@@ -89,7 +89,7 @@ def plan(rules: Rules, root: Path = Path()) -> Plan:
         (items if goes else kept).append(item)
     for item, goes in _segments(root, params, status, rules):
         (items if goes else kept).append(item)
-    used = sum(status.disk.get(n, 0) for n in ("artifacts", ".dvc/cache", ".hapo/scratch"))
+    used = sum(status.disk.get(name, 0) for name in _COUNTED)
     gone: list[Item] = []
     left = used
     for item in items:
@@ -107,7 +107,7 @@ def _leftovers(root: Path) -> Iterator[Item]:
             yield Item(path, DiskSizes().of(path), "half-written, left by a kill; never read")
     if (root / REVISIONS).is_dir():
         size = DiskSizes().of(root / REVISIONS)
-        yield Item(root / REVISIONS, size, "copies that `hapo report` made")
+        yield Item(root / REVISIONS, size, "copies that `hapo report` and `hapo compare` made")
 
 
 def _scratch(root: Path, status: Status, rules: Rules) -> Iterator[tuple[Item, bool]]:

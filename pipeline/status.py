@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
 State = Literal["up to date", "running", "changed", "waits", "new"]
-FOLDERS = ("artifacts", ".dvc/cache", ".hapo/scratch", ".hapo/engine", ".hapo/prefect", "reports")
+FOLDERS = (
+    "artifacts",
+    ".dvc/cache",
+    ".hapo/scratch",
+    ".hapo/revisions",
+    ".hapo/engine",
+    ".hapo/prefect",
+    "reports",
+)
 _REASONS_SHOWN = 4
 
 

@@ -274,8 +274,11 @@ def test_a_matrix_runs_once_and_shares_what_is_equal(matrix: Project) -> None:
     assert html.count("<svg") >= 3 and "http" not in html.replace("http://www.w3.org", "")
     assert "| hapo |" in (out / "comparison.md").read_text()
 
-    compare(matrix, "--methods", "grpo", "hapo")
-    assert ran(matrix) == []
+    cleaned = matrix.hapo("clean").stdout
+    assert ".hapo/revisions  copies that `hapo report` and `hapo compare` made" in cleaned
+    assert not (matrix.path / ".hapo/revisions").exists()
+    compare(matrix, "--methods", "grpo", "hapo")  # copies them once more
+    assert ran(matrix) == [] and found == json.loads((out / "comparison.json").read_text())
     assert (matrix.path / "params.yaml").read_text() == before
     shown = subprocess.run(
         ["git", "status", "--porcelain"], cwd=matrix.path, capture_output=True, text=True

@@ -23,12 +23,13 @@ from pipeline.compare.cells import (
     plan,
     read_plain,
 )
-from pipeline.compare.collect import Result, fetch, read_result
+from pipeline.compare.collect import Result, files_of, read_result
 from pipeline.compare.page import Comparison, score_table, write_page
 from pipeline.compare.queue import Queue, State
 from pipeline.compare.summary import rows_of
 from pipeline.config import PARAMS
 from pipeline.evaluation_table import aligned
+from pipeline.fetched import fetch
 from pipeline.run import find_root
 
 STAGES = ("evaluate@base", "evaluate@final")
@@ -150,7 +151,7 @@ def _named(state: State, mine: set[str], wanted: str) -> list[str]:
 def _results(root: Path, queue: Queue, cells: Sequence[Cell]) -> list[Result]:
     finished = queue.finished()
     return [
-        read_result(cell, fetch(root, cell, finished[cell.name]))
+        read_result(cell, fetch(finished[cell.name], files_of(cell), root))
         for cell in cells
         if cell.name in finished
     ]
