@@ -9,6 +9,7 @@ the last may go. A segment that loses a part keeps a manifest that says so, and 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 import shutil
@@ -35,6 +36,7 @@ from pipeline.store import (
 )
 
 JOURNAL = Path(".hapo/clean.json")
+OBJECTS = Path(".dvc/cache/files/md5")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -149,6 +151,20 @@ def collect_cache(dry: bool, tips: bool, root: Path = Path()) -> tuple[int, str]
     return done.returncode, "\n".join(said)
 
 
+def damaged_objects(root: Path = Path()) -> list[Path]:
+    """The objects of DVC's cache whose bytes do not have the md5 that they are named by.
+
+    DVC itself trusts an object that is read-only, and would bring the damage back at every
+    checkout, even after the stage has made the right bytes again.
+    """
+    found = []
+    for path in sorted((root / OBJECTS).glob("[0-9a-f][0-9a-f]/*")):
+        with path.open("rb") as source:
+            if hashlib.file_digest(source, "md5").hexdigest() != path.parent.name + path.stem:
+                found.append(path)
+    return found
+
+
 # --- the command --------------------------------------------------------------------------------
 
 
@@ -202,6 +218,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--all-optimizers", action="store_true", help="keep optimizer states")
     parser.add_argument("--unfinished", action="store_true", help="also work to be continued")
     parser.add_argument("--cache", action="store_true", help="DVC's cache instead (dvc gc)")
+    parser.add_argument("--damaged", action="store_true", help="only what DVC's cache has wrong")
     parser.add_argument("--tips", action="store_true", help="--cache: forget older commits")
     parser.set_defaults(command=_command)
 
@@ -213,6 +230,8 @@ def _command(options: argparse.Namespace) -> int:
     with run_lock():
         for line in finish():
             print(line)
+        if options.damaged:
+            return _clean_damaged(options.dry_run)
         if options.cache:
             return _clean_cache(options)
         rules = Rules(
@@ -235,3 +254,17 @@ def _clean_cache(options: argparse.Namespace) -> int:
     code, said = collect_cache(options.dry_run, options.tips)
     print(said)
     return code
+
+
+def _clean_damaged(dry: bool) -> int:
+    found = damaged_objects()
+    for path in found:
+        print(f"{'would go' if dry else 'goes'}  {path}  its bytes have another md5")
+        if not dry:
+            remove(path)
+    print(
+        "delete the artifact that an error named, then `hapo run`: DVC makes it again"
+        if found
+        else "no object of DVC's cache is damaged"
+    )
+    return 0

@@ -49,7 +49,7 @@ def _same(facts: dict[str, object], key: str, source: Path, folder: Path, stage:
 
 def _foreign(folder: Path, source: Path, stage: str) -> DataError:
     return DataError(
-        f"it was made from another {source.name} than lies in {source.parent}",
+        f"it was made from another one than the present {source}",
         where=str(folder),
         remedy=f"`dvc checkout` if it was copied here; else `dvc repro {stage}`",
     )

@@ -287,7 +287,8 @@ def check_manifest(
     Raises:
         DataError: no manifest, another kind, or a missing, changed or extra file, by name.
     """
-    mend = f"delete {folder} and run `dvc checkout {folder}`; without a cached copy, `dvc repro`"
+    mend = f"delete {folder} and run `dvc checkout {folder}`; without a cached copy, `dvc repro`; "
+    mend += "if the damage comes back, `hapo clean --damaged` first"
     if not (folder / MANIFEST).is_file():
         what = "the artifact is missing" if not folder.exists() else "the artifact is unfinished"
         raise DataError(f"{what} (no {MANIFEST})", where=str(folder), remedy=mend)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -14,7 +16,7 @@ from conftest import Project, eventually, long
 from tiny import tiny_policy
 from torch.optim import AdamW
 
-from hapo_core.errors import ConfigError, HapoError
+from hapo_core.errors import ConfigError, DataError, HapoError
 from hapo_core.gate import GateState
 from pipeline import checkpoint
 from pipeline.clean import parse_bytes
@@ -65,6 +67,31 @@ def test_an_older_optimizer_goes_and_nothing_runs_again(finished_project: Projec
     subprocess.run(["git", "checkout", "-q", "HEAD", "--", "dvc.lock"], cwd=project.path)
     project.dvc("checkout")
     assert (project.path / OPTIMIZER.format(1)).is_file()
+
+
+def test_damage_in_the_cache_does_not_come_back(finished_project: Project) -> None:
+    """One bit of a read-only object: DVC trusts it, so the stage's own bytes are not enough."""
+    project = finished_project
+    assert "no object" in project.hapo("clean", "--damaged").stdout
+    folder = project.path / "artifacts/policy/2"
+    bits = bytearray((folder / "model/weights").read_bytes())
+    name = hashlib.md5(bits).hexdigest()
+    stored = project.path / f".dvc/cache/files/md5/{name[:2]}/{name[2:]}"
+    bits[0] ^= 1
+    facts = stored.stat()
+    stored.chmod(0o644)
+    stored.write_bytes(bits)
+    stored.chmod(0o444)
+    os.utime(stored, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    shutil.rmtree(folder)
+    project.dvc("checkout")
+    with pytest.raises(DataError, match="hapo clean --damaged"):
+        check_manifest(folder)
+    assert str(stored.relative_to(project.path)) in project.hapo("clean", "--damaged").stdout
+    shutil.rmtree(folder)
+    project.hapo("run", "--no-server")
+    check_manifest(folder)
+    assert "train@2" in project.ran()
 
 
 @long
