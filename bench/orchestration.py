@@ -89,6 +89,7 @@ def project(root: Path, overrides: str) -> Path:
         cwd=root,
         env=environment(None),
         check=True,
+        stdout=subprocess.DEVNULL,
     )
     return root
 

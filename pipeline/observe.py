@@ -8,6 +8,8 @@ the work is never run twice.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import http.client
 import math
 import os
@@ -258,6 +260,9 @@ def stage_main(main: Callable[[], object]) -> NoReturn:
 
 def guarded(main: Callable[[], object]) -> int:
     """Call `main` and give its exit status; errors that users can mend become messages."""
+    # The interpreter's last collection would visit every object of torch and Prefect: seconds on a
+    # busy machine, at the end of each stage and after every Ctrl-C.
+    atexit.register(gc.freeze)
     try:
         result = main()
     except HapoError as error:
