@@ -1,7 +1,7 @@
 """verl's losses and advantages as a second outside oracle: same log-probs, loss and gradient.
 
-verl pins other transformers than we do, and Ray; `make test-verl` puts it, without its dependencies,
-into a folder of its own and runs this file. Its functions are called as they are.
+verl pins other transformers than we do, and Ray; `make test-verl` puts it, without its
+dependencies, into a folder of its own and runs this file. Its functions are called as they are.
 """
 
 from __future__ import annotations
