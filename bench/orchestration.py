@@ -36,7 +36,7 @@ SMALL = (
     "curate.benchmarks.short.count=16 train.prompts_per_round=4 train.probe_problems=4 "
     "compute.threads=1"
 )
-SHORT, LONG = 1, 31
+SHORT, LONG = 1, 21
 """Rounds of the two segments whose difference is the cost of a round."""
 HAPO, DVC = ("pipeline.cli", "run", "train@1"), ("dvc", "repro", "train@1")
 STAGE = """
@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3)
     options = parser.parse_args()
     os.environ["HAPO_SERVER_PORT"] = "0"
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # the server ends too
     print(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
     with tempfile.TemporaryDirectory() as name:
         os.environ["HAPO_LOCKS"] = f"{name}/locks"
@@ -159,6 +160,7 @@ def overhead(folder: Path, times: int) -> None:
                 for name, (words, api) in ways.items():
                     seconds = _once(start_at, folder / "copy", words, api, rounds)
                     found.setdefault((name, rounds), []).append(seconds)
+                    print(f"{name}, {rounds} rounds: {seconds:.2f} s", flush=True)
         print(f"{'':22} {SHORT:>4} round  {LONG:>4} rounds  s a round  more a stage  more a round")
         alone = None
         for name in ways:
