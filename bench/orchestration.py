@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -155,7 +154,7 @@ def overhead(folder: Path, times: int) -> None:
             "hapo run": (HAPO, running.api),
         }
         found: dict[tuple[str, int], list[float]] = {}
-        for _ in range(times):  # in turns: a change of the machine's load meets all ways
+        for _ in range(times):  # in turns; the least counts: other work only adds
             for rounds in (SHORT, LONG):
                 for name, (words, api) in ways.items():
                     seconds = _once(start_at, folder / "copy", words, api, rounds)
@@ -164,7 +163,7 @@ def overhead(folder: Path, times: int) -> None:
         print(f"{'':22} {SHORT:>4} round  {LONG:>4} rounds  s a round  more a stage  more a round")
         alone = None
         for name in ways:
-            short, long = (statistics.median(found[name, rounds]) for rounds in (SHORT, LONG))
+            short, long = (min(found[name, rounds]) for rounds in (SHORT, LONG))
             each = (long - short) / (LONG - SHORT)
             alone = alone or (short, each)
             more = f"{short - alone[0]:>10.2f} s  {1000 * (each - alone[1]):>9.0f} ms"
