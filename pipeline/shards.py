@@ -50,7 +50,7 @@ def write_shards(tensors: Mapping[str, torch.Tensor], folder: Path, ranks: Ranks
         part_of[name], held = part, held + size
     writer = HuggingFaceStorageWriter(str(folder), part_of, save_distributed=True)
     with _own_errors():
-        dcp.save(dict(tensors), storage_writer=writer)
+        dcp.save(dict(tensors), storage_writer=writer, no_dist=ranks.count == 1)
 
 
 def stored_names(folder: Path) -> set[str]:
@@ -78,8 +78,7 @@ def read_shards(tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
     """
     reader = HuggingFaceStorageReader(str(folder))
     try:
-        with _own_errors(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        with _own_errors():
             dcp.load(dict(tensors), storage_reader=reader, no_dist=True)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise DataError(f"not the state of this model: {error}", where=str(folder)) from error
@@ -87,9 +86,12 @@ def read_shards(tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
 
 @contextmanager
 def _own_errors() -> Iterator[None]:
-    """DCP wraps what a rank raised in an exception that is no `Exception`."""
+    """DCP wraps what a rank raised in an exception that is no `Exception`; and it warns of work
+    without a process group, which is meant here."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")
+            yield
     except CheckpointException as error:
         cause, _ = next(iter(error.failures.values()))
         raise cause from None

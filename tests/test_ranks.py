@@ -275,7 +275,7 @@ def test_shards_killed_in_the_writing_cost_a_round_and_damaged_ones_are_refused(
 
 def test_three_sharded_processes_go_on_from_one(start: Path, project: Path) -> None:
     killed_at(project, "pipeline.checkpoint:write_state", 2)
-    (state,) = states(project)
+    state = states(project)[-1]  # the one before is dropped next
     assert (state / "model").is_dir()
     with_compute(project, ", processes: 3, shard: true")
     done = call(project, "pipeline.train", "--segment", "1")
