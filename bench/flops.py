@@ -2,9 +2,10 @@
 
 Needed are: for a trained token 6 N (forward 2, backward 4), for a generated or prefilled token 2 N,
 and for every position that a token attends to 4 x layers x width more (trained: 12). N are the
-weights that multiply: without an embedding that is looked up only. Not needed, so not counted:
-padding, groups without a gradient, recomputation, a prompt's prefill once per sample instead of
-once per group, the optimizer. A side that computes these anyway has a lower utilisation.
+weights of the blocks, and those of the head where a next token is asked for: not within a prompt.
+Not needed, so not counted: padding, groups without a gradient, recomputation, a prompt's prefill
+once per sample instead of once per group, the optimizer. A side that computes these anyway has a
+lower utilisation.
 """
 
 from __future__ import annotations
@@ -35,36 +36,44 @@ from the makers' data sheets, by the beginning of torch's name of the device."""
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a decoder: weights that multiply, layers, and the width of all its attention heads."""
+    """Of a decoder: weights outside of embedding and head, those of the head, layers, and the width
+    of all its attention heads."""
 
     weights: int
+    head: int
     layers: int
     width: int
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Shape:
         """Of a transformers causal LM."""
-        config, embedding = model.config, model.get_input_embeddings().weight
-        count = sum(p.numel() for p in model.parameters())
-        if model.get_output_embeddings().weight is not embedding:
-            count -= embedding.numel()
+        config, head = model.config, model.get_output_embeddings().weight
+        ends = {id(w): w.numel() for w in (model.get_input_embeddings().weight, head)}
+        count = sum(p.numel() for p in model.parameters()) - sum(ends.values())
         each = getattr(config, "head_dim", None)
         each = each or config.hidden_size // config.num_attention_heads
-        return cls(count, int(config.num_hidden_layers), int(config.num_attention_heads) * each)
+        return cls(
+            count,
+            head.numel(),
+            int(config.num_hidden_layers),
+            int(config.num_attention_heads) * each,
+        )
 
-    def forward(self, first: int, end: int) -> float:
-        """Of the tokens at the positions first to end - 1, each attending to those up to itself."""
+    def forward(self, first: int, end: int, asked: int) -> float:
+        """Of the tokens at the positions first to end - 1, each attending to those up to itself;
+        after `asked` of them the next one is asked for."""
         seen = (first + 1 + end) * (end - first) / 2
-        return 2.0 * self.weights * (end - first) + 4.0 * self.layers * self.width * seen
+        blocks = 2.0 * self.weights * (end - first) + 4.0 * self.layers * self.width * seen
+        return blocks + 2.0 * self.head * asked
 
     def trained(self, prompt: int, response: int) -> float:
         """Forward and backward of a row; the last token is a target only."""
-        return 3 * self.forward(0, prompt + response - 1)
+        return 3 * self.forward(0, prompt + response - 1, response)
 
     def generated(self, prompt: int, responses: Sequence[int]) -> float:
         """A group's prefill and its responses; the last tokens are fed to nobody."""
-        own = (self.forward(prompt, prompt + r - 1) for r in responses)
-        return self.forward(0, prompt) + sum(own)
+        own = (self.forward(prompt, prompt + r - 1, r - 1) for r in responses)
+        return self.forward(0, prompt, 1) + sum(own)
 
 
 @dataclass(frozen=True)

@@ -58,20 +58,23 @@ def test_flops_are_those_that_torch_counts() -> None:
     # torch computes attention over all 32 x 32 pairs, of which 33 x 16 are needed.
     whole = 4 * shape.layers * shape.width * 32 * 32
     masked = whole - 4 * shape.layers * shape.width * 33 * 16
-    assert shape.forward(0, 32) == pytest.approx(forward.get_total_flops() - masked, rel=0.01)
+    assert shape.forward(0, 32, 32) == pytest.approx(forward.get_total_flops() - masked, rel=0.01)
     with FlopCounterMode(display=False) as both:
         model(input_ids=ids, use_cache=False).logits.sum().backward()
-    assert shape.trained(20, 13) == pytest.approx(both.get_total_flops() - 3 * masked, rel=0.03)
-    parts = shape.forward(0, 20) + shape.forward(20, 32)
-    assert parts == pytest.approx(shape.forward(0, 32))
+    unasked = 6 * shape.head * 19  # torch's count has the head after every token of the prompt
+    row = both.get_total_flops() - 3 * masked - unasked
+    assert shape.trained(20, 13) == pytest.approx(row, rel=0.03)
+    parts = shape.forward(0, 20, 1) + shape.forward(20, 32, 12)
+    assert parts == pytest.approx(shape.forward(0, 32, 13))
     assert shape.generated(20, [13, 1]) == pytest.approx(parts)
 
 
 def test_dead_groups_and_padding_need_nothing() -> None:
-    shape = flops.Shape(10, 0, 0)
+    shape = flops.Shape(10, 100, 0, 0)
     groups = [flops.Lengths.of(5, (4, 2), (0.0, 0.0)), flops.Lengths.of(3, (4, 2), (1.0, 0.0))]
-    assert flops.needed(shape, groups, generate=False, train=True) == 6 * 10 * (6 + 4)
-    assert flops.needed(shape, groups, generate=True, train=False) == 2 * 10 * (
-        5 + 3 + 1 + 3 + 3 + 1
-    )
+    trained = 6 * (10 * (6 + 4) + 100 * (4 + 2))
+    assert flops.needed(shape, groups, generate=False, train=True) == trained
+    # A prefill a group; the last tokens are fed to nobody.
+    made = 2 * (10 * (5 + 3 + 1 + 3 + 3 + 1) + 100 * 2 * (1 + 3 + 1))
+    assert flops.needed(shape, groups, generate=True, train=False) == made
     assert flops.peak("cpu", None) is None and flops.peak("cpu", 0.5) == 0.5e12
