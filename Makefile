@@ -1,6 +1,7 @@
 # `make run`: set up, then the main job on the quickstart profile. `make test`: set up, then all checks.
 # `make soak`: the kill matrix, about 30 kills (ten minutes or more; HAPO_SOAK_SEED chooses them), and
 # the long tests of clean, remotes, experiments, schedules, comparisons and of Prefect's UI in a browser.
+# `make test-verl`: verl's own functions as an oracle of losses and advantages.
 # `make test-vllm`: build an engine environment with vLLM (CPU), then the tests on the real server.
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ export HF_HUB_OFFLINE ?= 1
 
 ENGINE ?= build/engine-cpu
 
-.PHONY: run test soak test-vllm lint setup smollm2 clean
+.PHONY: run test soak test-vllm test-verl lint setup smollm2 clean
 
 run: $(READY)
 	hapo run
@@ -27,6 +28,12 @@ soak: setup-dev
 test-vllm: setup-dev
 	hapo engine install --cpu --path $(ENGINE)
 	HAPO_ENGINE=$(CURDIR)/$(ENGINE) python -m pytest tests/test_vllm_*.py
+
+# verl wants other versions of our dependencies: it comes without its own, into a folder.
+VERL := verl==0.9.1 ray==2.60.0 tensordict==0.10.0 codetiming torchdata dill pylatexenc orjson pyvers cloudpickle msgpack importlib_metadata zipp
+test-verl: setup-dev
+	python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/verl $(VERL)
+	PYTHONPATH=$(CURDIR)/build/verl python -m pytest -p no:cacheprovider tests/test_oracle_verl.py
 
 lint: setup-dev
 	ruff check .

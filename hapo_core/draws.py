@@ -31,6 +31,7 @@ class Purpose(StrEnum):
     REFILL = "refill"
     EXPERT_ORDER = "expert-order"
     TRACES = "traces"
+    TRACE_TURN = "trace-turn"
 
 
 def key_of(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hapo_core.draws import Purpose, generator
 from hapo_core.gate import Decision, Reading
 from hapo_core.loss import Objective, TrainRow
 from hapo_core.rollout.protocol import Prompt, Rollout
@@ -17,6 +18,17 @@ class Trace:
     trace_id: str
     token_ids: tuple[int, ...]
     text: str
+
+
+def trace_of_round(
+    traces: Sequence[Trace], seed: int, prompt_id: str, round_index: int
+) -> Trace | None:
+    """The trace that a visit of a prompt may use: the only one, one of several by chance (METHOD
+    8), or None where there is none."""
+    if len(traces) < 2:
+        return traces[0] if traces else None
+    draw = generator(seed, Purpose.TRACE_TURN, round_index, prompt_id)
+    return traces[int(draw.integers(len(traces)))]
 
 
 Demonstrations = Mapping[str, tuple[Prompt, Trace]]

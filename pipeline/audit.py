@@ -282,7 +282,7 @@ def _gradient_round(
     from hapo_core.gradients import gradient_gap, without_teacher
 
     objective, budget = wiring.objective(params), params.rollout.max_tokens
-    groups = stored_groups(tables, number, data, budget)
+    groups = stored_groups(tables, number, data, budget, params.seed)
     plans, beside = [], ()
     for taught in (True, False):
         method = wiring.method(params, GateState(), known, data.prompt_ids)

@@ -14,13 +14,13 @@ import pandas as pd
 
 from hapo_core.errors import DataError
 from hapo_core.gate import Decision
-from hapo_core.groups import Continuation, Group
-from hapo_core.rollout import Finish, Rollout
+from hapo_core.groups import Continuation, Group, Trace, trace_of_round
+from hapo_core.rollout import Finish, Prompt, Rollout
 from pipeline.config import Params
 from pipeline.store import MANIFEST, SCRATCH
 from pipeline.tables import GROUPS, ROLLOUTS, ROUNDS, read_frame
 from pipeline.trainset import TrainSet
-from pipeline.waves import usable_trace
+from pipeline.waves import usable_traces
 
 _TRIES = 5
 
@@ -128,15 +128,20 @@ def _same_method(params: Params, rounds: pd.DataFrame, root: Path) -> None:
 # --- the groups of a round ----------------------------------------------------------------------
 
 
-def stored_groups(tables: RunTables, number: int, data: TrainSet, max_tokens: int) -> list[Group]:
+def stored_groups(
+    tables: RunTables, number: int, data: TrainSet, max_tokens: int, seed: int
+) -> list[Group]:
     """The groups of a round (counted from 1), as the method got them."""
     frame = read_frame(tables.rollouts[number], ROLLOUTS)
     by_prompt = dict(tuple(frame.groupby("prompt_id", sort=False)))
     order = tables.groups.loc[tables.groups["round"] == number, "prompt_id"]
-    return [_group(prompt_id, by_prompt[prompt_id], data, max_tokens) for prompt_id in order]
+    traces = {
+        i: trace_of_round(usable_traces(data, i, max_tokens), seed, i, number - 1) for i in order
+    }
+    return [_group(data.prompts[i], by_prompt[i], traces[i]) for i in order]
 
 
-def _group(prompt_id: str, rows: pd.DataFrame, data: TrainSet, max_tokens: int) -> Group:
+def _group(prompt: Prompt, rows: pd.DataFrame, trace: Trace | None) -> Group:
     own = rows[rows["kind"] == "policy"]
     branches = rows[rows["kind"] == "continuation"]
     continuations = [
@@ -144,10 +149,10 @@ def _group(prompt_id: str, rows: pd.DataFrame, data: TrainSet, max_tokens: int) 
         for (_, row), prefix in zip(branches.iterrows(), branches["prefix_tokens"], strict=True)
     ]
     return Group(
-        data.prompts[prompt_id],
+        prompt,
         tuple(_rollout(row) for _, row in own.iterrows()),
         tuple(_reward(value) for value in own["reward"]),
-        usable_trace(data, prompt_id, max_tokens),
+        trace,
         tuple(continuations),
     )
 

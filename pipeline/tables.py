@@ -44,7 +44,7 @@ TRACES = _schema(
     token_ids=_IDS,  # ends with EOS
     verdict=_TEXT,
     extracted=(_TEXT, True),
-    rank=_INT,  # 0 is the one that is injected
+    rank=_INT,  # those of rank 0 are trained on
     usable=_BOOL,  # verified, complete and within the budget
     note=_TEXT,  # why not usable, else empty
 )

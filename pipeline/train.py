@@ -285,7 +285,7 @@ class Segment:
     def _sample(self, ids: list[str], index: int) -> Waves:
         """Ask the method what it wants until it has it."""
         data = self.data
-        found = Waves(data, self.params.rollout.max_tokens)
+        found = Waves(data, self.params.rollout.max_tokens, self.params.seed, index)
         for prompt_id in ids:
             found.open(prompt_id)
         size = self.params.rollout.group_size

@@ -21,12 +21,12 @@ THOUGHT = "<think>"
 
 @dataclass(frozen=True)
 class TrainSet:
-    """Training prompts by id, their gold answers, the trace of rank 0 where one is usable, what
-    grades each problem, and what the prompts already wrote of the responses."""
+    """Training prompts by id, their gold answers, the usable traces of rank 0 in the order of the
+    source, what grades each problem, and what the prompts already wrote of the responses."""
 
     prompts: dict[str, Prompt]
     answers: dict[str, str]
-    traces: dict[str, Trace]
+    traces: dict[str, tuple[Trace, ...]]
     rewards: dict[str, str]
     opening: str = ""
 
@@ -61,10 +61,10 @@ def load_trainset(data: Path) -> TrainSet:
     chosen = read_table(data / "traces.parquet", TRACES).filter(
         (pc.field("rank") == 0) & pc.field("usable")
     )
-    traces = {
-        row["problem_id"]: Trace(row["trace_id"], tuple(row["token_ids"]), row["text"])
-        for row in chosen.to_pylist()
-    }
+    traces: dict[str, tuple[Trace, ...]] = {}
+    for row in chosen.to_pylist():
+        trace = Trace(row["trace_id"], tuple(row["token_ids"]), row["text"])
+        traces[row["problem_id"]] = (*traces.get(row["problem_id"], ()), trace)
     return TrainSet(prompts, answers, traces, rewards)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from hapo_core.groups import Continuation, Group, Request, Trace
+from hapo_core.groups import Continuation, Group, Request, Trace, trace_of_round
 from hapo_core.rollout import Finish, Prompt, Rollout, Sampling
 from hapo_core.rollout.protocol import Engine
 from hapo_core.verify import Verification, reward_of
@@ -22,10 +22,13 @@ class Waves:
     Args:
         data: prompts and traces.
         max_tokens: longer traces do not count as usable.
+        seed, round_index: key of the draw among a prompt's traces.
     """
 
     data: TrainSet
     max_tokens: int
+    seed: int
+    round_index: int
     groups: dict[str, Group] = field(default_factory=dict)
     _verdicts: dict[str, list[Verification]] = field(default_factory=dict)
     _branch_verdicts: dict[str, list[Verification]] = field(default_factory=dict)
@@ -33,7 +36,8 @@ class Waves:
     def open(self, prompt_id: str) -> None:
         """Add an empty group, unless the prompt has one."""
         if prompt_id not in self.groups:
-            trace = usable_trace(self.data, prompt_id, self.max_tokens)
+            fitting = usable_traces(self.data, prompt_id, self.max_tokens)
+            trace = trace_of_round(fitting, self.seed, prompt_id, self.round_index)
             self.groups[prompt_id] = Group(self.data.prompts[prompt_id], (), (), trace)
 
     def add(self, samples: Sequence[Sampled], verdicts: Sequence[Verification]) -> None:
@@ -62,16 +66,15 @@ class Waves:
         ]
 
 
-def usable_trace(data: TrainSet, prompt_id: str, max_tokens: int) -> Trace | None:
-    """The prompt's trace if it fits the response budget."""
-    trace = data.traces.get(prompt_id)
-    return trace if trace is not None and len(trace.token_ids) <= max_tokens else None
+def usable_traces(data: TrainSet, prompt_id: str, max_tokens: int) -> list[Trace]:
+    """The prompt's traces that fit the response budget."""
+    return [t for t in data.traces.get(prompt_id, ()) if len(t.token_ids) <= max_tokens]
 
 
 def demonstrations(data: TrainSet, max_tokens: int) -> dict[str, tuple[Prompt, Trace]]:
-    """All training prompts whose trace fits the response budget."""
-    usable = ((i, usable_trace(data, i, max_tokens)) for i in data.prompt_ids)
-    return {i: (data.prompts[i], trace) for i, trace in usable if trace is not None}
+    """All training prompts with a trace that fits the response budget, and the first such trace."""
+    usable = ((i, usable_traces(data, i, max_tokens)) for i in data.prompt_ids)
+    return {i: (data.prompts[i], traces[0]) for i, traces in usable if traces}
 
 
 def sample(

@@ -264,7 +264,7 @@ def test_a_matrix_runs_once_and_shares_what_is_equal(matrix: Project) -> None:
     assert sorted(x.split()[0] for x in again) == ["evaluate@final", "train@1"]
     assert "hapo" in done.stdout and "finished 2/2" in done.stdout
     out = matrix.path / "reports/comparison"
-    found = json.loads((out / "comparison.json").read_text())
+    found = json.loads((out / "summary.json").read_text())
     base, grpo, hapo = found["benchmarks"]["chains6"]
     assert [base["label"], grpo["label"], hapo["label"]] == ["base", "grpo", "hapo"]
     assert hapo["avg"] > grpo["avg"] > base["avg"] and hapo["rounds"] == 6

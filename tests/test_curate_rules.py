@@ -205,10 +205,11 @@ def test_open_tag(text: str, opened: bool, expected: str | None) -> None:
     assert open_tag(text, opened) == expected
 
 
-def test_rank_zero_is_the_shortest_or_the_first() -> None:
+def test_rank_zero_is_the_shortest_the_first_or_all() -> None:
     usable = {5: [TraceMeta(0, 30), TraceMeta(1, 10), TraceMeta(3, 10)]}
     assert rank_traces(usable, "shortest") == {(5, 1): 0, (5, 3): 1, (5, 0): 2}
     assert rank_traces(usable, "first") == {(5, 0): 0, (5, 1): 1, (5, 3): 2}
+    assert rank_traces(usable, "all") == {(5, 0): 0, (5, 1): 0, (5, 3): 0}
 
 
 def test_prompts_are_the_chat_template_with_suffix_and_system() -> None:

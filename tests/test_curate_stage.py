@@ -25,6 +25,7 @@ from pipeline.curation.traces import check_known
 from pipeline.observe import Observer
 from pipeline.store import check_manifest
 from pipeline.tables import BENCHMARK, DROPPED, PROBLEMS, TRACES, read_frame
+from pipeline.trainset import load_trainset
 
 CHAINS = ChainsSource(kind="chains", count=60, min_steps=3, max_steps=5)
 HELD_OUT = ChainsSource(kind="chains", count=20, min_steps=3, max_steps=5)
@@ -178,6 +179,9 @@ def test_trace_choice_first_keeps_the_order_of_the_source() -> None:
     folder, _ = run({"mine": mine(rows)}, trace_choice="first")
     traces = read_frame(folder / "traces.parquet", TRACES)
     assert list(traces[traces["rank"] == 0].text) == ["so it is \\boxed{12}"]
+    folder, _ = run({"mine": mine(rows)}, trace_choice="all")
+    (loaded,) = load_trainset(folder).traces.values()
+    assert [t.text for t in loaded] == ["so it is \\boxed{12}", "\\boxed{12}"]
 
 
 def test_a_repeated_trace_is_set_aside() -> None:

@@ -13,7 +13,7 @@ from conftest import Project, eventually
 
 from pipeline.config import load_params
 from pipeline.locks import run_holder, run_lock
-from pipeline.status import _progress, _Sizes
+from pipeline.status import DiskSizes, _progress
 
 
 def status(project: Project) -> dict[str, Any]:
@@ -112,5 +112,5 @@ def test_a_shared_file_counts_once(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 10_000)
     (tmp_path / "b").mkdir()
     os.link(tmp_path / "a", tmp_path / "b" / "same")
-    sizes = _Sizes()
+    sizes = DiskSizes()
     assert sizes.of(tmp_path) >= 10_000 and sizes.of(tmp_path / "b") == 0

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import made_groups, tiny_policy
 
-from hapo_core.groups import Request
+from hapo_core.groups import Request, Trace
 from hapo_core.rollout import Finish, Sampling
 from hapo_core.rollout.hf import HFEngine
 from hapo_core.verify import Verdict, Verification
@@ -26,7 +26,7 @@ def setting():
     data = TrainSet(
         {g.prompt.prompt_id: g.prompt for g in made},
         dict.fromkeys(ids, "1"),
-        {g.prompt.prompt_id: g.trace for g in made},
+        {g.prompt.prompt_id: (g.trace,) for g in made},
         dict.fromkeys(ids, "exact"),
     )
     yield HFEngine(model, tokenizer), tokenizer, data, ids
@@ -35,7 +35,7 @@ def setting():
 
 def draw(setting, requests, max_tokens=64, round_index=2):
     engine, tokenizer, data, ids = setting
-    waves = Waves(data, max_tokens)
+    waves = Waves(data, max_tokens, seed=0, round_index=round_index)
     for i in ids:
         waves.open(i)
     decode = lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True)  # noqa: E731
@@ -80,7 +80,7 @@ def test_a_continuation_does_not_depend_on_what_is_sampled_with_it(setting):
         assert own + request.prefix <= 64 and own == len(rollout.logprobs)
         if rollout.finish is Finish.LENGTH:
             assert own + request.prefix == 64
-        head = data.traces[request.prompt_id].token_ids[: request.prefix]
+        head = data.traces[request.prompt_id][0].token_ids[: request.prefix]
         text = tokenizer.decode([*head, *rollout.token_ids], skip_special_tokens=True)
         assert rollout.text == text
 
@@ -103,3 +103,26 @@ def test_groups_and_verdicts_grow_in_step(setting):
     assert [v.verdict for v in waves.verdicts] == [kinds[k] for k in (4, 5, 2, 3, 0, 1)]
     assert second.successes == 0 and second.known == 1
     assert set(demonstrations(data, 64)) == set(ids) and demonstrations(data, 1) == {}
+
+
+def test_several_traces_take_turns_by_a_draw_of_their_own(setting):
+    """Every trace that fits comes up, each about as often; the draw belongs to prompt and round."""
+    _, _, data, ids = setting
+    traces = tuple(Trace(f"t{k}", (5,) * length, "") for k, length in enumerate((3, 9, 90, 4)))
+    data = replace(data, traces={ids[0]: traces, ids[1]: traces, ids[2]: traces[2:3]})
+
+    def chosen(prompt_id, round_index, seed=0, before=()):
+        waves = Waves(data, 64, seed, round_index)
+        for opened in (*before, prompt_id):
+            waves.open(opened)
+        trace = waves.groups[prompt_id].trace
+        return None if trace is None else trace.trace_id
+
+    first = [chosen(ids[0], k) for k in range(300)]
+    counts = {name: first.count(name) for name in set(first)}
+    assert set(counts) == {"t0", "t1", "t3"} and min(counts.values()) > 70
+    assert first == [chosen(ids[0], k, before=ids[1:]) for k in range(300)]
+    assert first != [chosen(ids[1], k) for k in range(300)]
+    assert first != [chosen(ids[0], k, seed=1) for k in range(300)]
+    assert chosen(ids[2], 0) is None
+    assert demonstrations(data, 64)[ids[0]][1].trace_id == "t0"

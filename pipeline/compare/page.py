@@ -1,4 +1,4 @@
-"""The comparison as a page (HTML, Markdown) and as comparison.json."""
+"""The comparison as a page (HTML, Markdown) and as summary.json."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Comparison:
 
 
 def write_page(found: Comparison, out: Path) -> Path:
-    """Write comparison.html, comparison.md, then comparison.json into `out`.
+    """Write comparison.html, comparison.md, then summary.json into `out`.
 
     Returns:
         The HTML page.
@@ -67,7 +67,7 @@ def write_page(found: Comparison, out: Path) -> Path:
         out / "comparison.md", environment.get_template("comparison.md.j2").render(**context)
     )
     atomic_write_text(out / "comparison.html", html)
-    atomic_write_json(out / "comparison.json", comparison_json(found))
+    atomic_write_json(out / "summary.json", comparison_json(found))
     return out / "comparison.html"
 
 

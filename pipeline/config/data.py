@@ -112,6 +112,9 @@ BenchmarkSource = Annotated[
 ]
 
 
+TraceChoice = Literal["shortest", "first", "all"]
+
+
 class Curate(Section):
     """Curation of the training problems, their traces and the benchmarks."""
 
@@ -125,8 +128,9 @@ class Curate(Section):
     max_prompt_tokens: int = Field(default=512, ge=1)
     max_trace_tokens: int = Field(ge=1)
     """Longer traces are set aside; equal to the response budget, so that a trace always fits."""
-    trace_choice: Literal["shortest", "first"] = "shortest"
-    """Which verified trace a problem keeps in front when it has several."""
+    trace_choice: TraceChoice = "shortest"
+    """Which verified trace trains a problem that has several; `all`: at every visit another one, by
+    chance."""
     require_trace: bool = False
     """Drop problems without a usable trace instead of training them on-policy."""
     near_duplicates: float = Field(default=0.9, ge=0.0, lt=1.0)

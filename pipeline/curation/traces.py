@@ -7,12 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 
 from hapo_core.errors import HapoError
 from hapo_core.verify import Job, Verdict, Verification, VerifierPool, reward_of
+from pipeline.config.data import TraceChoice
 from pipeline.curation.account import Account, Rule
 from pipeline.curation.problems import Candidate
 from pipeline.curation.prompts import Ids, PromptMaker
@@ -238,16 +238,16 @@ class TraceGrader:
 
 
 def rank_traces(
-    usable: Mapping[int, Sequence[TraceMeta]], choice: Literal["shortest", "first"]
+    usable: Mapping[int, Sequence[TraceMeta]], choice: TraceChoice
 ) -> dict[tuple[int, int], int]:
-    """Ranks of usable traces by (problem index, ordinal); rank 0 is the one that is injected."""
+    """Ranks of usable traces by (problem index, ordinal); those of rank 0 are trained on."""
     ranks: dict[tuple[int, int], int] = {}
     for index, metas in usable.items():
         ordered = (
             sorted(metas, key=lambda m: (m.tokens, m.ordinal)) if choice == "shortest" else metas
         )
         for rank, meta in enumerate(ordered):
-            ranks[index, meta.ordinal] = rank
+            ranks[index, meta.ordinal] = 0 if choice == "all" else rank
     return ranks
 
 
