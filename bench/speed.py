@@ -1,6 +1,7 @@
 """This code and TRL's GRPO trainer side by side: rollouts, update, memory, whole rounds.
 
     python bench/speed.py [--quick] [--models 0.7M 135M] [--cases a b c d e] [--threads 1]
+                          [--lines update:trl-8 ...] [--peak-tflops X]
 
 Same model (random weights of real shapes, float32), same prompts, group size, response budget,
 loss, optimizer and threads; every line is a process of its own, after one warm-up. TRL (extra
@@ -17,7 +18,8 @@ update with passes no larger than the longest row. The cases:
 
 Memory is the peak of resident memory during the steps less what was resident with the weights
 loaded: gradients, optimizer moments and activations. Before anything is timed, loss and gradient
-of both sides on the fixed batch are compared.
+of both sides on the fixed batch are compared. MFU is the share of the device's peak (known GPUs, or
+`--peak-tflops`) that the FLOPs which a line needs make up; bench/flops.py says what is counted.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from flops import Lengths, Shape, needed, peak
 from speed_sides import (
     CLOCKS,
     QUICK,
@@ -49,7 +52,7 @@ from speed_sides import (
     Workload,
     hapo,
     lengths_of,
-    parameters,
+    made_groups,
 )
 
 DEAD = 0.7
@@ -105,8 +108,8 @@ def _measure_ours(
         work = replace(work, micro_batch_tokens=work.longest)
     ours, now = Ours(work, dead, device, clock), CLOCKS[clock]
     planned, seconds, tokens, planning = ours.batch(), [], [], []
-    peak = Peak(device)
-    peak.start()
+    most = Peak(device)
+    most.start()
     for _ in range(work.repeats + 1):
         began = now()
         if case == "rollout":
@@ -119,8 +122,23 @@ def _measure_ours(
             planning.append(plan)
         seconds.append(now() - began)
         tokens.append(count)
-    found = {"seconds": seconds[1:], "tokens": tokens[1:], "peak": peak.bytes()}
-    return found | {"planning": planning[1:], "parameters": parameters(ours.model)}
+    found = {"seconds": seconds[1:], "tokens": tokens[1:], "peak": most.bytes()}
+    return found | {"planning": planning[1:], "flops": _flops(case, ours, dead)}
+
+
+def _flops(case: str, side: Ours | Theirs, dead: float) -> list[float]:
+    """What every repeat needs; the warm-up left out."""
+    shape, batches = Shape.of(side.model), side.batches
+    if case.endswith("update"):
+        vocabulary = int(side.model.config.vocab_size)
+        groups = made_groups(side.work, side.tokenizer, vocabulary, dead)
+        fixed = [
+            Lengths.of(len(g.prompt.token_ids), [len(r.token_ids) for r in g.rollouts], g.rewards)
+            for g in groups
+        ]
+        batches = [fixed] * (side.work.repeats + 1)
+    train, generate = case != "rollout", not case.endswith("update")
+    return [needed(shape, batch, generate, train) for batch in batches[1:]]
 
 
 def _measure_theirs(
@@ -136,17 +154,17 @@ def _measure_theirs(
         device=device,
         clock=clock,
     )
-    peak = Peak(device)
-    peak.start()
+    most = Peak(device)
+    most.start()
     theirs.train()
     seconds = theirs.sampling if case == "rollout" else theirs.seconds
     tokens = theirs.tokens or [sum(lengths_of(work))] * len(seconds)
     return {
         "seconds": seconds[1:],
         "tokens": tokens[1:],
-        "peak": peak.bytes(),
+        "peak": most.bytes(),
         "planning": [],
-        "parameters": parameters(theirs.model),
+        "flops": _flops(case, theirs, dead),
     }
 
 
@@ -247,24 +265,33 @@ def table(models: list[str], options: argparse.Namespace, say: Callable[[str], N
         )
         if equal["loss"] > LOSS_TOLERANCE or equal["gradient"] > GRADIENT_TOLERANCE:
             raise SystemExit("the two sides do not compute the same: no figures")
-        say("| case | side | tokens/s (min / median / max) | against TRL | peak, MiB | of TRL's |")
-        say("|---|---|---|---|---|---|")
+        say(
+            "| case | side | tokens/s (min / median / max) | against TRL | peak, MiB | of TRL's "
+            "| MFU |"
+        )
+        say("|---|---|---|---|---|---|---|")
         for title, case, sides in LINES:
-            if title[1] not in options.cases:
-                continue
-            rows = [(s, _child(["--one", case, s, *common], threads)) for s in sides]
-            _say_lines(title, rows, say)
+            asked = [s for s in sides if not options.lines or f"{case}:{s}" in options.lines]
+            if title[1] in options.cases and asked:
+                rows = [(s, _child(["--one", case, s, *common], threads)) for s in asked]
+                _say_lines(title, rows, peak(options.device, options.peak_tflops), say)
 
 
 def _say_lines(
-    title: str, rows: list[tuple[str, dict[str, Any]]], say: Callable[[str], None]
+    title: str,
+    rows: list[tuple[str, dict[str, Any]]],
+    best_possible: float | None,
+    say: Callable[[str], None],
 ) -> None:
     others = [found for side, found in rows if side.startswith("trl")]
     best = max((statistics.median(_speeds(f)) for f in others), default=None)
     for side, found in rows:
         speeds = _speeds(found)
-        middle, peak = statistics.median(speeds), found["peak"] / 2**20
-        ratio = memory = ""
+        middle, megabytes = statistics.median(speeds), found["peak"] / 2**20
+        ratio = memory = used = ""
+        if best_possible and side != "hapo":  # what it trains is not what its rewards tell
+            pairs = zip(found["flops"], found["seconds"], strict=True)
+            used = f"{100 * statistics.median(f / s for f, s in pairs) / best_possible:.1f} %"
         if side.startswith("ours") and best is not None:
             ratio = f"{middle / best:.2f}"
             memory = " and ".join(f"{found['peak'] / f['peak']:.2f}" for f in others)
@@ -272,7 +299,7 @@ def _say_lines(
             share = sum(found["planning"]) / sum(found["seconds"])
             ratio = f"plan {100 * share:.3f} % of the round"
         spread = f"{min(speeds):.0f} / {middle:.0f} / {max(speeds):.0f}"
-        say(f"| {title} | {side} | {spread} | {ratio} | {peak:.0f} | {memory} |")
+        say(f"| {title} | {side} | {spread} | {ratio} | {megabytes:.0f} | {memory} | {used} |")
 
 
 def _versions() -> str:
@@ -294,6 +321,8 @@ def main() -> None:
     )
     parser.add_argument("--models", nargs="+", choices=list(WORKLOADS), help="default: all")
     parser.add_argument("--cases", nargs="+", choices=list("abcde"), default=list("abcde"))
+    parser.add_argument("--lines", nargs="+", metavar="CASE:SIDE", help="only these of the cases")
+    parser.add_argument("--peak-tflops", type=float, help="of the device, for the column MFU")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="tiny batches, by default 0.7M only")
     parser.add_argument("--device", default="cpu")

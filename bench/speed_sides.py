@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from flops import Lengths
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from hapo_core.gate import ConstantThreshold, Gate, GateSpec
@@ -64,7 +65,7 @@ class Workload:
 
 WORKLOADS = {
     "0.7M": Workload("0.7M", 10, 4, 32, 1024, 5, 1),
-    "135M": Workload("135M", 10, 2, 16, 512, 3, 1024),
+    "135M": Workload("135M", 10, 2, 8, 256, 1, 2048),
 }
 QUICK = {
     "0.7M": Workload("0.7M", 10, 4, 10, 512, 2, 1),
@@ -102,11 +103,6 @@ def make_model(name: str, stops: int) -> tuple[PreTrainedModel, PreTrainedTokeni
     ends = [int(tokenizer.eos_token_id), *range(vocabulary - stops + 1, vocabulary)]
     model.generation_config.eos_token_id = ends
     return model.eval(), tokenizer
-
-
-def parameters(model: PreTrainedModel) -> int:
-    """Number of weights."""
-    return sum(p.numel() for p in model.parameters())
 
 
 # --- the batch ----------------------------------------------------------------------------------
@@ -188,11 +184,20 @@ class Ours:
         self.sampling = Sampling(work.size, 1.0, 1.0, work.longest)
         self.prompts = [p for _, p in prompts_of(work, self.tokenizer)]
         self.round_index = 0
+        self.batches: list[list[Lengths]] = []
 
     def rollout(self) -> list[Rollout]:
-        """A round's responses."""
+        """A round's responses; `batches` notes their lengths."""
         self.round_index += 1
-        return list(self.engine.generate(self.prompts, self.sampling, 0, self.round_index))
+        found = list(self.engine.generate(self.prompts, self.sampling, 0, self.round_index))
+        self.batches.append([self._lengths(p, found) for p in self.prompts])
+        return found
+
+    def _lengths(self, prompt: Prompt, rollouts: Sequence[Rollout]) -> Lengths:
+        own = [r.token_ids for r in rollouts if r.prompt_id == prompt.prompt_id]
+        k, groups, share = int(prompt.prompt_id), self.work.groups, self.dead_share
+        rewards = [reward(k, tokens, groups, share) for tokens in own]
+        return Lengths.of(len(prompt.token_ids), [len(tokens) for tokens in own], rewards)
 
     def batch(self) -> list[PlannedGroup]:
         """The fixed batch."""
@@ -257,14 +262,22 @@ class Theirs:
         self.work, self.dead_share = work, dead_share
         self.model, self.tokenizer = make_model(work.model, work.stops)
         self.tokens: list[int] = []
+        self.batches: list[list[Lengths]] = []
         self.seconds: list[float] = []
         prompts = prompts_of(work, self.tokenizer)
+        widths = [len(p.token_ids) for _, p in prompts]
         number = {text: k for k, (text, _) in enumerate(prompts)}
 
         def rewards(prompts: Any, completion_ids: Any, **_: Any) -> list[float]:
             self.tokens.append(sum(len(ids) for ids in completion_ids))
-            pairs = zip(prompts, completion_ids, strict=True)
-            return [reward(number[p], ids, work.groups, dead_share) for p, ids in pairs]
+            pairs = [(number[p], i) for p, i in zip(prompts, completion_ids, strict=True)]
+            given = [reward(k, ids, work.groups, dead_share) for k, ids in pairs]
+            batch = []
+            for k in dict.fromkeys(k for k, _ in pairs):
+                own = [(len(i), r) for (j, i), r in zip(pairs, given, strict=True) if j == k]
+                batch.append(Lengths.of(widths[k], [n for n, _ in own], [r for _, r in own]))
+            self.batches.append(batch)
+            return given
 
         config = trl.GRPOConfig(
             output_dir=str(folder),

@@ -87,6 +87,17 @@ def load_adapters(model: PreTrainedModel, folder: Path) -> None:
         parameter.requires_grad_("lora_" in name)
 
 
+def settle_description(folder: Path) -> None:
+    """Sort the layer names in a saved folder's description: peft writes a set, whose order differs
+    from process to process, and equal adapters shall be equal bytes. Nothing without adapters."""
+    described = folder / ADAPTER
+    if described.is_file():
+        facts = json.loads(described.read_text())
+        if isinstance(names := facts["target_modules"], list):
+            names.sort()
+        described.write_text(json.dumps(facts, indent=2, sort_keys=True))
+
+
 def merged_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """Weights of the plain model with the adapters added in, by the plain model's names."""
     from peft.tuners.lora import LoraLayer

@@ -17,7 +17,7 @@ from transformers import (
 
 from hapo_core.errors import DataError
 from hapo_core.head import ChunkedLogProbs
-from hapo_core.lora import base_of, load_adapters
+from hapo_core.lora import base_of, load_adapters, settle_description
 from hapo_core.ranks import is_sharded, whole_state
 
 HEAD_CHUNK_ELEMENTS = 32 * 1024 * 1024
@@ -108,6 +108,7 @@ def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path
     Sharded weights must be whole meanwhile (`hapo_core.ranks.whole`).
     """
     model.save_pretrained(path, state_dict=whole_state(model) if is_sharded(model) else None)
+    settle_description(path)
     tokenizer.save_pretrained(path)
 
 

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 T = TypeVar("T")
@@ -157,14 +157,6 @@ def whole_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def gathered(tensor: torch.Tensor) -> torch.Tensor:
     """The whole of a tensor that may be sharded; all ranks must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def like(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """`tensor`, whole on every rank, placed and sharded as `parameter` is."""
-    tensor = tensor.to(parameter.device)
-    if isinstance(parameter, DTensor):
-        return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
-    return tensor
 
 
 def clip_gradients(parameters: Sequence[torch.nn.Parameter], most: float) -> float:

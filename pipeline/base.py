@@ -192,7 +192,7 @@ def _build_tiny(
     if resume.is_dir():
         check_manifest(resume, "base-steps")
         model.load_state_dict(load_file(resume / "model.safetensors"), strict=False)
-        load_optimizer(model, optimizer, resume / "optimizer.safetensors")
+        load_optimizer(model, optimizer, resume)
         facts = json.loads((resume / "log.json").read_text(encoding="utf-8"))
         log, tokens = facts["log"], facts["tokens"]
         observer.log(f"continues at step {len(log)}")

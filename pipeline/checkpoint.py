@@ -1,4 +1,9 @@
-"""Training state on disk: policy, optimizer, gate and counters, whole or not there."""
+"""Training state on disk: policy, optimizer, gate and counters, whole or not there.
+
+A segment, and a resume point of weights that are not sharded, hold `model/` and
+`state/optimizer.safetensors`. A resume point of sharded weights holds `weights/` and `moments/` in
+their place, written by all ranks. Any number of ranks, sharded or not, goes on from either.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +13,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hapo_core.errors import DataError
 from hapo_core.gate import GateState, Posterior
 from hapo_core.policy import save_policy
-from hapo_core.ranks import ALONE, Ranks, gathered, like, whole
+from hapo_core.ranks import ALONE, Ranks, is_sharded, whole
+from pipeline.shards import read_shards, stored_names, write_shards, write_whole
 from pipeline.store import (
     atomic_write_json,
     check_manifest,
@@ -31,46 +35,71 @@ from pipeline.tables import POSTERIORS, read_table, write_table
 KIND = "training-state"
 
 
-def moments(
-    model: PreTrainedModel, optimizer: torch.optim.AdamW, keep: bool = True
-) -> dict[str, torch.Tensor]:
-    """AdamW's moments by parameter name, whole; parameters never stepped are left out.
-
-    Sharded ones are gathered, so every rank must ask; only those that `keep` hold the result.
-    """
-    tensors: dict[str, torch.Tensor] = {}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            full = gathered(value.detach())
-            if keep:
-                tensors[f"{name}|{key}"] = full.cpu().contiguous()
-    return tensors
+def moments(model: PreTrainedModel, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
+    """AdamW's moments by parameter name, as sharded as those; parameters never stepped are left
+    out."""
+    return {
+        f"{name}|{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
-def save_optimizer(model: PreTrainedModel, optimizer: torch.optim.AdamW, path: Path) -> None:
-    """Write `moments` as safetensors."""
-    save_file(moments(model, optimizer), path)
+def save_optimizer(
+    model: PreTrainedModel, optimizer: torch.optim.AdamW, path: Path, ranks: Ranks = ALONE
+) -> None:
+    """Write `moments` as one safetensors file; all ranks must call."""
+    write_whole(moments(model, optimizer), path, ranks)
 
 
-def load_optimizer(model: PreTrainedModel, optimizer: torch.optim.AdamW, path: Path) -> None:
-    """Restore what `save_optimizer` wrote, sharded as the parameters are.
+def load_optimizer(model: PreTrainedModel, optimizer: torch.optim.AdamW, folder: Path) -> None:
+    """Restore the moments in a folder's safetensors files, sharded as the parameters are.
 
     Raises:
         DataError: unreadable file, or the state of another model.
     """
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"the optimizer state cannot be read: {error}", where=str(path)) from error
     parameters = dict(model.named_parameters())
-    for full, tensor in tensors.items():
-        name, key = full.rsplit("|", 1)
+    tensors = dict[str, torch.Tensor]()
+    for full in sorted(stored_names(folder)):
+        name, mark, key = full.rpartition("|")
+        if not mark:
+            continue  # weights beside them
         if name not in parameters:
-            raise DataError(f"optimizer state for an unknown parameter {name!r}", where=str(path))
-        parameter = parameters[name]
+            raise DataError(f"optimizer state for an unknown parameter {name!r}", where=str(folder))
         # AdamW keeps its step counter on the CPU.
-        placed = tensor if key == "step" else like(tensor, parameter)
-        optimizer.state[parameter][key] = placed
+        tensor = torch.zeros(()) if key == "step" else torch.zeros_like(parameters[name])
+        tensors[full] = optimizer.state[parameters[name]][key] = tensor.detach()
+    read_shards(tensors, folder)
+
+
+def _weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Parameters, tied ones once, and the buffers that a checkpoint holds."""
+    gone = {f"{m}.{b}" for m, x in model.named_modules() for b in x._non_persistent_buffers_set}
+    buffers = {name: b for name, b in model.named_buffers() if name not in gone}
+    return {name: p.detach() for name, p in model.named_parameters()} | buffers
+
+
+def in_shards(state: Path) -> bool:
+    """Whether a resume point is one of sharded weights: it has no `model/`."""
+    return (state / "weights").is_dir()
+
+
+def load_weights(model: PreTrainedModel, state: Path) -> None:
+    """Give `model` the weights of a resume point that is `in_shards`.
+
+    Raises:
+        DataError: unreadable, or the weights of another model.
+    """
+    folder, weights = state / "weights", _weights(model)
+    if (found := stored_names(folder)) != set(weights):
+        odd = ", ".join(sorted(found ^ set(weights))[:3])
+        raise DataError(f"the weights are those of another model ({odd})", where=str(folder))
+    read_shards(weights, folder)
+
+
+def optimizer_folder(state: Path) -> Path:
+    """Where a resume point or a segment holds its moments."""
+    return state / ("moments" if in_shards(state) else "state")
 
 
 def posterior_rows(state: GateState) -> list[dict[str, object]]:
@@ -105,31 +134,37 @@ def write_parts(
     waiting: Sequence[str] = (),
     ranks: Ranks = ALONE,
 ) -> None:
-    """`model/`, `state/` and `posteriors.parquet`, the same in a resume point and in a segment.
+    """`model/`, `state/` and `posteriors.parquet`, as a segment holds them.
 
-    The format knows nothing of ranks: any number of processes can go on from it.
+    They say nothing of ranks, and no rank holds all moments at once. All must call; the first
+    writes.
 
     Args:
         waiting: the prompts that the method remembers (`Method.waiting`), in order.
-        ranks: all must call; the first writes.
     """
-    tensors = moments(model, optimizer, keep=ranks.first)
     with whole(model):
         if ranks.first:
-            (folder / "state").mkdir(parents=True)
             save_policy(model, tokenizer, folder / "model")
-            save_file(tensors, folder / "state" / "optimizer.safetensors")
-            write_table(posterior_rows(state), POSTERIORS, folder / "posteriors.parquet")
-            atomic_write_json(
-                folder / "state" / "counters.json",
-                {
-                    "rounds": rounds_done,
-                    "gamma": state.gamma,
-                    "mean_success": state.mean_success,
-                    "waiting": list(waiting),
-                },
-            )
-        ranks.wait()
+    if ranks.first:
+        _write_counters(folder, state, rounds_done, waiting)
+    save_optimizer(model, optimizer, folder / "state" / "optimizer.safetensors", ranks)
+    ranks.wait()
+
+
+def _write_counters(
+    folder: Path, state: GateState, rounds_done: int, waiting: Sequence[str]
+) -> None:
+    (folder / "state").mkdir(parents=True)
+    write_table(posterior_rows(state), POSTERIORS, folder / "posteriors.parquet")
+    atomic_write_json(
+        folder / "state" / "counters.json",
+        {
+            "rounds": rounds_done,
+            "gamma": state.gamma,
+            "mean_success": state.mean_success,
+            "waiting": list(waiting),
+        },
+    )
 
 
 def _bytes(model: PreTrainedModel, optimizer: torch.optim.AdamW) -> int:
@@ -150,7 +185,8 @@ def write_state(
     waiting: Sequence[str] = (),
     ranks: Ranks = ALONE,
 ) -> None:
-    """Write `folder` aside and rename it into place, manifest last; see `write_parts`.
+    """Write a resume point aside and rename it into place, manifest last; see `write_parts`. Of
+    sharded weights every rank writes its own part.
 
     Raises:
         HapoError: the disk lacks the space; said before anything is written, as far as the
@@ -161,9 +197,16 @@ def write_state(
     if ranks.first:
         shutil.rmtree(aside, ignore_errors=True)
         require_space(folder, needed)
+    ranks.wait()
     with guard_disk(folder, needed):
         try:
-            write_parts(aside, model, tokenizer, optimizer, state, rounds_done, waiting, ranks)
+            if is_sharded(model):
+                write_shards(_weights(model), aside / "weights", ranks)
+                write_shards(moments(model, optimizer), aside / "moments", ranks)
+                if ranks.first:
+                    _write_counters(aside, state, rounds_done, waiting)
+            else:
+                write_parts(aside, model, tokenizer, optimizer, state, rounds_done, waiting, ranks)
             if ranks.first:
                 write_manifest(aside, KIND, {"rounds": rounds_done})
                 aside.rename(folder)

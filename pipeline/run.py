@@ -339,6 +339,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _command(options: argparse.Namespace) -> int:
     if options.dry_run or options.profile:
+        if options.use or options.overrides:
+            raise ConfigError(
+                "--dry-run and --profile look at params.yaml as it is and do not change it",
+                where="hapo run",
+                remedy="put what --use and -S would change into params.yaml first",
+            )
         os.chdir(find_root())
         if options.profile:
             from pipeline.round_profile import profile_round

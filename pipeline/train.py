@@ -29,8 +29,11 @@ from pipeline import records, several, waves, wiring
 from pipeline.base import policy_model
 from pipeline.checkpoint import (
     drop_older,
+    in_shards,
     load_optimizer,
+    load_weights,
     newest_state,
+    optimizer_folder,
     read_gate_state,
     read_waiting,
     write_parts,
@@ -144,12 +147,15 @@ class Segment:
             self.states.mkdir(parents=True, exist_ok=True)
         resumed = ranks.from_first(lambda: newest_state(self.states))
         source = resumed or previous
+        sharded = in_shards(source)
         self.model, self.tokenizer = load_policy(
-            source / "model" if resumed else policy_model(previous),
+            source / "model" if resumed and not sharded else policy_model(previous),
             dtype,
             params.compute.attention,
         )
         wiring.adapt(params, self.model)
+        if sharded:
+            load_weights(self.model, source)
         self.model.to(device)
         opening = opened_thought(self.tokenizer, self.data.prompts.values())
         self.data = replace(self.data, opening=opening)
@@ -179,9 +185,7 @@ class Segment:
             shard(self.model, ranks)
         self.updater = Updater(self.model, wiring.update_spec(params), ranks)
         if resumed or not first_segment:
-            load_optimizer(
-                self.model, self.updater.optimizer, source / "state" / "optimizer.safetensors"
-            )
+            load_optimizer(self.model, self.updater.optimizer, optimizer_folder(source))
         self.method = wiring.method(
             params,
             state,

@@ -186,6 +186,10 @@ def test_dvc_knows_the_parameters_that_stages_read():
             {"evaluate.engine": "vllm", "evaluate.vllm": {"device": "cuda", "servers": 2}},
             ["evaluate.vllm", "`gpus`"],
         ),
+        (
+            {"evaluate.engine": "vllm"},
+            ["base.heads", "evaluate.engine", "width 24 (96 / 4)", "heads: 1 or 3"],
+        ),
         ({"update.mixed_precision": True, "compute.dtype": "bfloat16"}, ["compute.dtype"]),
         ({"compute.shard": True}, ["compute", "`shard` needs `processes`"]),
         ({"compute.processes": 2, "compute.device": "cuda:1"}, ["compute", "is one GPU"]),
@@ -204,7 +208,8 @@ def test_engine_settings_that_contradict_each_other_are_refused(changes, words):
 
 def test_engine_settings_reach_the_server():
     servers = {"environment": "/opt/engine", "threads": 3, "dtype": "bfloat16", "urls": None}
-    params = parse_params(_with({"rollout.engine": "vllm", "rollout.vllm": servers}))
+    changes = {"rollout.engine": "vllm", "rollout.vllm": servers, "base.heads": 3}
+    params = parse_params(_with(changes))
     spec = wiring.server_spec(params.rollout.vllm, params.compute.dtype, 256, 64)
     assert (spec.environment, spec.threads, spec.dtype) == (Path("/opt/engine"), 3, "bfloat16")
     assert (spec.context, spec.rows, spec.processed) == (256, 64, True)

@@ -50,15 +50,27 @@ def test_targets_narrow_the_plan(project: Path, capsys: pytest.CaptureFixture[st
     assert plan == {"curate", "base", "train@1"}
 
 
+def test_overrides_are_refused_rather_than_ignored(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["-S", "seed=4"], ["--use", "quickstart"]):
+        assert cli.main(["run", "--dry-run", *words]) == 2
+        assert "params.yaml as it is" in capsys.readouterr().err
+
+
 def test_missing_data_columns_and_engines_are_problems(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (project / "rows.jsonl").write_text('{"question": "1+1?", "solution": "2"}\n')
-    text = PARAMS.replace(
-        "    chains: {kind: chains, count: 24, min_steps: 2, max_steps: 3}\n",
-        "    lost: {kind: table, adapter: gsm8k, path: lost.jsonl}\n"
-        "    other: {kind: table, adapter: gsm8k, path: rows.jsonl}\n",
-    ).replace("rollout: {", "rollout: {engine: vllm, ")
+    text = (
+        PARAMS.replace(
+            "    chains: {kind: chains, count: 24, min_steps: 2, max_steps: 3}\n",
+            "    lost: {kind: table, adapter: gsm8k, path: lost.jsonl}\n"
+            "    other: {kind: table, adapter: gsm8k, path: rows.jsonl}\n",
+        )
+        .replace("rollout: {", "rollout: {engine: vllm, ")
+        .replace("heads: 2", "heads: 1")
+    )
     text = text.replace("compute: {threads: 1}", "compute: {device: cuda, processes: 3}")
     (project / "params.yaml").write_text(text)
     assert cli.main(["run", "--dry-run"]) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -58,11 +59,13 @@ def test_only_adapters_move_and_a_resumed_run_has_the_same_bits(tmp_path: Path) 
             assert torch.equal(value, plain[name.replace(".base_layer.", ".")])
     saved = {p.name for p in (tmp_path / "one").iterdir()}
     assert "adapter_model.safetensors" in saved and "model.safetensors" not in saved
+    names = json.loads((tmp_path / "one/adapter_config.json").read_text())["target_modules"]
+    assert names == sorted(names) and len(names) == 14  # not in the order of a set's hashes
 
     again, _ = load_policy(tmp_path / "one")
     assert has_adapters(again)
     resumed = Updater(again, UpdateSpec(1e-2))
-    load_optimizer(again, resumed.optimizer, tmp_path / "one.safetensors")
+    load_optimizer(again, resumed.optimizer, tmp_path)
     step(resumed, 1)
     ours, theirs = model.state_dict(), again.state_dict()
     assert set(ours) == set(theirs)

@@ -85,16 +85,14 @@ def test_optimizer_state_survives_to_the_bit(tmp_path):
     stepped(model, optimizer, 2)
     other, _ = load_policy(tmp_path / "model")
     restored = torch.optim.AdamW(other.parameters(), lr=1e-2)
-    load_optimizer(other, restored, tmp_path / "optimizer.safetensors")
+    load_optimizer(other, restored, tmp_path)
     stepped(other, restored, 2)
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name])
     third, _ = tiny_policy()
     third.base_model.layers = third.base_model.layers[:1]
     with pytest.raises(DataError, match="unknown parameter"):
-        load_optimizer(
-            third, torch.optim.AdamW(third.parameters()), tmp_path / "optimizer.safetensors"
-        )
+        load_optimizer(third, torch.optim.AdamW(third.parameters()), tmp_path)
 
 
 def test_an_unfinished_state_is_not_taken(tmp_path):

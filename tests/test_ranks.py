@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -17,7 +18,9 @@ from conftest import REPO, eventually
 from safetensors.torch import load_file
 from small import PARAMS
 
+from hapo_core.errors import DataError
 from pipeline.base import build_base
+from pipeline.checkpoint import newest_state
 from pipeline.config import load_params
 from pipeline.curate import curate
 from pipeline.observe import Observer
@@ -156,17 +159,32 @@ def test_torchrun_trains_the_same_segment(start: Path, project: Path) -> None:
     same_segment(start, project, 2e-5)
 
 
+def with_compute(project: Path, words: str) -> None:
+    (project / "params.yaml").write_text(PARAMS.replace("{threads: 1}", f"{{threads: 1{words}}}"))
+
+
+def states(project: Path) -> list[Path]:
+    return sorted(project.glob(".hapo/scratch/*/states/round-*"))
+
+
+def in_two_parts(state: Path) -> None:
+    """Each of two processes wrote its own part, and nobody the whole."""
+    check_manifest(state, "training-state")
+    for part in ("weights", "moments"):
+        by = {path.name.split("-")[1] for path in (state / part).glob("shard-*.safetensors")}
+        assert by == {"00001", "00002"}
+        assert all(path.suffix == ".safetensors" for path in (state / part).iterdir())
+    assert not (state / "model").exists()
+
+
 def test_a_killed_rank_fails_the_stage_and_one_process_goes_on(
     start: Path,
     project: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    params = project / "params.yaml"
-    text = params.read_text()
-    several = text.replace("{threads: 1}", "{threads: 1, processes: 2, shard: true}")
-    params.write_text(several)
-    assert load_params(params).compute.processes == 2
+    with_compute(project, ", processes: 2, shard: true")
+    assert load_params(project / "params.yaml").compute.processes == 2
     stage = subprocess.Popen(
         [sys.executable, "-m", "pipeline.train", "--segment", "1"],
         cwd=project,
@@ -175,7 +193,7 @@ def test_a_killed_rank_fails_the_stage_and_one_process_goes_on(
         stderr=subprocess.STDOUT,
         text=True,
     )
-    eventually(lambda: list(project.glob(".hapo/scratch/*/states/round-*")), 300)
+    eventually(lambda: states(project), 300)
     ranks = ranks_of(stage.pid)
     assert len(ranks) == 2
     os.kill(ranks[1], signal.SIGKILL)
@@ -185,10 +203,83 @@ def test_a_killed_rank_fails_the_stage_and_one_process_goes_on(
     assert "error: process 1 of 2 was killed by SIGKILL" in output
     assert not any(alive(pid) for pid in ranks)
     assert not (project / "artifacts/policy/1").exists()
-    params.write_text(text)
+    in_two_parts(states(project)[-1])
+    with_compute(project, "")
     monkeypatch.chdir(project)
     train_segment(load_params(), "1", Observer("train@1"))
     assert "continues after round" in capsys.readouterr().out
+    same_segment(start, project, 2e-5)
+
+
+def killed_at(project: Path, call: str, n: int) -> None:
+    """Run the segment and kill all its processes after one's n-th call of a function."""
+    plan = {"role": "train", "call": call, "n": n, "after": True, "victims": ["train"]}
+    plan |= {"fired": str(project / "fired"), "begun": str(project / "begun")}
+    (project / "plan.json").write_text(json.dumps(plan))
+    site = str(REPO / "tests" / "kill_site")
+    env = environment(KILL_PLAN=str(project / "plan.json"), KILL_ROOT=str(project))
+    stage = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.train", "--segment", "1"],
+        cwd=project,
+        env={**env, "PYTHONPATH": os.pathsep.join([site, env["PYTHONPATH"]])},
+        start_new_session=True,
+    )
+    assert stage.wait(timeout=400) == -signal.SIGKILL
+    eventually(lambda: not in_session(stage.pid), 60)
+
+
+def in_session(leader: int) -> list[int]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal() and alive(int(folder.name)):
+            try:
+                words = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if int(words[3]) == leader:
+                found.append(int(folder.name))
+    return found
+
+
+def test_shards_killed_in_the_writing_cost_a_round_and_damaged_ones_are_refused(
+    start: Path, project: Path
+) -> None:
+    with_compute(project, ", processes: 2, shard: true")
+    # Twice a round: weights, moments. So one rank has written its part of the second round's
+    # moments, and the other may have or not.
+    killed_at(
+        project, "torch.distributed.checkpoint.hf_storage:HuggingFaceStorageWriter.write_data", 4
+    )
+    (state,) = states(project)
+    assert state.name == "round-00001"
+    assert (state.parent / ".round-00002.partial").is_dir()
+    in_two_parts(state)
+
+    shard = sorted((state / "moments").iterdir())[-1]
+    whole = shard.read_bytes()
+    shard.unlink()
+    with pytest.raises(DataError, match="a file of the artifact is missing") as missing:
+        newest_state(state.parent)
+    assert shard.name in str(missing.value)
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(DataError, match="content differs") as flipped:
+        newest_state(state.parent)
+    assert shard.name in str(flipped.value)
+    shard.write_bytes(whole)
+
+    with_compute(project, ", processes: 2")
+    done = call(project, "pipeline.train", "--segment", "1")
+    assert "continues after round 1" in done.stdout
+    same_segment(start, project, 2e-5)
+
+
+def test_three_sharded_processes_go_on_from_one(start: Path, project: Path) -> None:
+    killed_at(project, "pipeline.checkpoint:write_state", 2)
+    state = states(project)[-1]  # the one before is dropped next
+    assert (state / "model").is_dir()
+    with_compute(project, ", processes: 3, shard: true")
+    done = call(project, "pipeline.train", "--segment", "1")
+    assert "continues after round 2" in done.stdout
     same_segment(start, project, 2e-5)
 
 

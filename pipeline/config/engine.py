@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from pipeline.config.section import Section
 
+CPU_HEAD_WIDTHS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""Widths of an attention head that vLLM's CPU build computes (0.32, `cpu_attn.py`)."""
+
 
 class VllmServers(Section):
     """vLLM servers, started by us from an environment of their own, or given by URL."""

@@ -6,12 +6,12 @@ from pydantic import Field, model_validator
 
 from hapo_core.errors import ConfigError
 from pipeline.config.data import Curate
-from pipeline.config.engine import Compute
+from pipeline.config.engine import CPU_HEAD_WIDTHS, Compute, VllmServers
 from pipeline.config.evaluation import Evaluate, Target
 from pipeline.config.loggers import Loggers
 from pipeline.config.method import Gate, MethodName, Objective, Sft, Teacher
 from pipeline.config.nearest import nearest
-from pipeline.config.policy import Base
+from pipeline.config.policy import Base, TinyBase
 from pipeline.config.section import Section
 from pipeline.config.training import Rewards, RolloutParams, Segment, Train, Update
 from pipeline.presets import find_preset
@@ -50,6 +50,7 @@ class Params(Section):
         self._check_segments()
         self._check_benchmarks()
         self._check_method()
+        self._check_heads()
         return self
 
     def _check_segments(self) -> None:
@@ -85,6 +86,24 @@ class Params(Section):
         if name not in self.curate.benchmarks:
             near = nearest(name, list(self.curate.benchmarks))
             raise ValueError(f"{path}: no benchmark {name!r} in curate.benchmarks{near}")
+
+    def _check_heads(self) -> None:
+        """Say before the base is trained what a CPU server would say after it."""
+        base = self.base
+        if not isinstance(base, TinyBase):
+            return
+        for section, choice in (("rollout", self.rollout), ("evaluate", self.evaluate)):
+            servers = choice.vllm or VllmServers()
+            if choice.engine == "hf" or servers.device != "cpu" or servers.urls is not None:
+                continue
+            size = base.hidden_size
+            if size / base.heads not in CPU_HEAD_WIDTHS:
+                fit = [str(n) for n in range(1, size) if size / n in CPU_HEAD_WIDTHS]
+                mend = f"heads: {' or '.join(fit)}" if fit else "another hidden_size"
+                raise ValueError(
+                    f"base.heads: {section}.engine vllm has no attention on a CPU for heads of "
+                    f"width {size / base.heads:g} ({size} / {base.heads}), but with {mend}"
+                )
 
     def _check_method(self) -> None:
         if self.update.mixed_precision and self.compute.dtype != "float32":
