@@ -312,6 +312,22 @@ def test_a_killed_worker_costs_one_segment(matrix: Project) -> None:
     assert next(x.split()[0] for x in ran(matrix)) == "train@1"
 
 
+@pytest.mark.skipif("HAPO_SOAK" not in os.environ, reason="20 s; HAPO_SOAK=1 runs it")
+def test_the_second_worker_joins_the_first(matrix: Project) -> None:
+    """The cells after the first run side by side: DVC counts the workers that are there too."""
+    command = [sys.executable, "-m", "pipeline.cli", "compare", "--seeds", "7", "--jobs", "2"]
+    compare(matrix, "--methods", "grpo")
+    matrix.env["TOY_SECONDS"] = "600"
+    words = ["--budget", "rounds=6", "--methods", "grpo", "hapo", "luffy"]
+    with subprocess.Popen([*command, *words], cwd=matrix.path, env=matrix.environment()) as waiting:
+        try:
+            eventually(lambda: Queue(matrix.path).state().workers == 1)
+            eventually(lambda: len(Queue(matrix.path).state().named("Running")) == 2)
+        finally:
+            for pid in [waiting.pid, *_processes(matrix.path)]:
+                os.kill(pid, signal.SIGKILL)
+
+
 def _processes(root: Path) -> list[int]:
     """Processes that work in the project or below."""
     found = []

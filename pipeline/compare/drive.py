@@ -104,7 +104,7 @@ def _submit(queue: Queue, raw: Plain, cells: Sequence[Cell], jobs: int) -> None:
 
 def _staff(queue: Queue, state: State, jobs: int) -> None:
     if jobs > state.workers:
-        queue.start(jobs - state.workers)
+        queue.start(jobs)
 
 
 def _wait(queue: Queue, cells: Sequence[Cell], jobs: int) -> list[str]:
