@@ -67,7 +67,7 @@ class Queue:
         self._dvc("exp", "run", "--queue", "--name", name, *words, *targets)
 
     def start(self, workers: int) -> None:
-        """Have so many workers at work, those that are there included; they outlive this process."""
+        """Have so many workers, those that are there included; they outlive this process."""
         self._dvc("queue", "start", "--jobs", str(workers))
 
     def forget(self, names: Sequence[str]) -> None:
