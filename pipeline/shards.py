@@ -21,7 +21,7 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceSt
 from torch.distributed.checkpoint.api import CheckpointException
 
 from hapo_core.errors import DataError
-from hapo_core.ranks import Ranks, gathered
+from hapo_core.ranks import ALONE, Ranks, gathered
 
 PART_BYTES = 1 << 30
 """Of a file of one process, about: DCP holds what it writes to a file a second time."""
@@ -48,6 +48,11 @@ def write_shards(tensors: Mapping[str, torch.Tensor], folder: Path, ranks: Ranks
         if held and held + size > PART_BYTES * ranks.count:
             part, held = part + 1, 0
         part_of[name], held = part, held + size
+    if not tensors:  # moments before the first step; DCP would write nothing at all
+        if ranks.first:
+            folder.mkdir(parents=True)
+            write_whole(tensors, folder / "none.safetensors", ALONE)
+        return
     writer = HuggingFaceStorageWriter(str(folder), part_of, save_distributed=True)
     with _own_errors():
         dcp.save(dict(tensors), storage_writer=writer, no_dist=ranks.count == 1)
@@ -57,15 +62,14 @@ def stored_names(folder: Path) -> set[str]:
     """Names of all tensors in the safetensors files of a folder (not of those below it).
 
     Raises:
-        DataError: there is none, or one cannot be read.
+        DataError: there is no such file, or one cannot be read.
     """
+    if not any(folder.glob("*.safetensors")):
+        raise DataError("there is no safetensors file", where=str(folder))
     try:
-        names = set(HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata)
+        return set(HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata)
     except (SafetensorError, OSError, ValueError) as error:
         raise DataError(f"the tensors cannot be read: {error}", where=str(folder)) from error
-    if not names:
-        raise DataError("there is no safetensors file", where=str(folder))
-    return names
 
 
 def read_shards(tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
@@ -76,6 +80,8 @@ def read_shards(tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
     Raises:
         DataError: a tensor is missing or has another shape, or a file cannot be read.
     """
+    if not tensors:
+        return
     reader = HuggingFaceStorageReader(str(folder))
     try:
         with _own_errors():

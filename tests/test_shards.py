@@ -60,6 +60,15 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         shards.stored_names(tmp_path / "parts")
 
 
+def test_moments_before_the_first_step_are_a_file_without_tensors(tmp_path: Path) -> None:
+    """Every group may be dead from the first round on."""
+    shards.write_shards({}, tmp_path / "parts", ALONE)
+    shards.write_whole({}, tmp_path / "whole.safetensors", ALONE)
+    for folder in (tmp_path / "parts", tmp_path):
+        assert shards.stored_names(folder) == set()
+        shards.read_shards({}, folder)
+
+
 def test_an_error_in_the_writing_is_the_systems_own(tmp_path: Path) -> None:
     """Not DCP's, which is no `Exception`: a full disk must be known for what it is."""
     (tmp_path / "taken").write_text("")
