@@ -169,6 +169,8 @@ def made_result(label: str, seed: int, level: float, injected: list[int]) -> Res
             "prompts": 10,
             "injected_groups": injected,
             "dead_groups": [5] * n,
+            "extra_rows": pd.array([2] * (n - 1) + [None], dtype="Int64"),
+            "teacher_balance": [0.5] * (n - 1) + [None],
             "generated_tokens": [100] * n,
             "trained_tokens": [50] * n,
             "probe_avg": [None] * (n - 1) + [level],
@@ -198,6 +200,7 @@ def test_rows_hold_pooled_intervals_tests_costs_and_curves() -> None:
     assert hapo.against["grpo"].p_value < 0.001 and grpo.against == {}
     assert hapo.ci[0] < hapo.avg < hapo.ci[1] and hapo.per_seed.keys() == {0, 1}
     assert hapo.injected == pytest.approx((0.8, 0.2)) and hapo.dead == pytest.approx(0.5)
+    assert hapo.outside == pytest.approx((2.0, 1.8)) and hapo.balance == pytest.approx((0.5, 0.5))
     assert (hapo.generated, hapo.trained, hapo.wall_s, hapo.rounds) == (2000, 1000, 2.0, 20)
     assert hapo.curve is not None and hapo.curve.generated[-1] == 2000
     assert hapo.curve.probe[-1] == 0.5 and hapo.curve.probe[0] is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,8 +97,8 @@ def notes(found: Comparison) -> list[str]:
     silent = [r.label for r in head if r.generated == 0]
     if silent:
         said.append(
-            f"{', '.join(silent)} draw no rollouts: at equal rounds or generated tokens they cost "
-            "less than the others; both token axes are shown."
+            f"No rollouts are drawn by: {', '.join(silent)}. At equal rounds or generated tokens "
+            "this costs less than the others; both token axes are shown."
         )
     said.append(
         "Intervals and tests are over problems, the seeds pooled; they do not cover what another "
@@ -134,12 +134,24 @@ def score_table(found: Comparison, benchmark: str) -> Table:
 def cost_table(rows: Sequence[Row]) -> Table:
     """Teacher, dead groups, tokens and time, means over seeds."""
     return Table(
-        ("setting", "rounds", "injected", "dead", "generated", "trained", "training time"),
+        (
+            "setting",
+            "rounds",
+            "injected",
+            "outside",
+            "balance",
+            "dead",
+            "generated",
+            "trained",
+            "training time",
+        ),
         tuple(
             (
                 r.label,
                 NOTHING if r.rounds is None else f"{r.rounds:.0f}",
-                NOTHING if r.injected is None else " → ".join(percent(x) for x in r.injected),
+                _first_last(r.injected, percent),
+                _first_last(r.outside, "{:.3g}".format),
+                _first_last(r.balance, "{:.2g}".format),
                 percent(r.dead),
                 tokens(r.generated),
                 tokens(r.trained),
@@ -149,9 +161,14 @@ def cost_table(rows: Sequence[Row]) -> Table:
         ),
         title="Teacher and cost, means over seeds",
         note=f"Injected: share of groups that the teacher entered, first → last {ENDS} sampled "
-        "rounds. Dead: groups without a gradient. Time: of the training stages when they ran; "
-        "cells that ran side by side slow each other down.",
+        "rounds. Outside: traces trained outside of groups, a round. Balance: gradient weight of "
+        "teacher tokens over that of on-policy ones. Dead: groups without a gradient. Time: of "
+        "the training stages when they ran; cells that ran side by side slow each other down.",
     )
+
+
+def _first_last(ends: tuple[float, float] | None, show: Callable[[float], str]) -> str:
+    return NOTHING if ends is None else " → ".join(show(x) for x in ends)
 
 
 def _points(value: float | None) -> str:

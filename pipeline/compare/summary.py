@@ -14,7 +14,7 @@ from hapo_core.pooling import pooled_scores
 from pipeline.compare.collect import Result
 
 ENDS = 10
-"""Sampled rounds at either end of a run over which the injection rate is averaged."""
+"""Sampled rounds at either end of a run over which the teacher's share is averaged."""
 DRAWS = 10_000
 
 
@@ -45,6 +45,11 @@ class Row:
     against: dict[str, PairedResult]
     rounds: float | None = None
     injected: tuple[float, float] | None = None
+    """Share of groups that the teacher entered, first and last rounds."""
+    outside: tuple[float, float] | None = None
+    """Traces trained outside of the groups (CHORD, ReLIFT), a round, first and last rounds."""
+    balance: tuple[float, float] | None = None
+    """Gradient weight of teacher tokens over that of on-policy ones, first and last rounds."""
     dead: float | None = None
     generated: float | None = None
     trained: float | None = None
@@ -106,14 +111,13 @@ def _with_costs(row: Row, results: Sequence[Result]) -> Row:
     frames = [r.rounds for r in results]
     sampled = [f[f["rollouts"] > 0] for f in frames]
     drawn = [f for f in sampled if len(f)]
-    share = [(f["injected_groups"] / f["prompts"]).to_numpy() for f in drawn]
     walls = [r.wall_s for r in results]
-    first = _mean([float(x[:ENDS].mean()) for x in share])
-    last = _mean([float(x[-ENDS:].mean()) for x in share])
     return Row(
         **{name: getattr(row, name) for name in ("label", "per_seed", "avg", "ci", "against")},
         rounds=_mean([float(len(f)) for f in frames]),
-        injected=None if first is None or last is None else (first, last),
+        injected=_ends([f["injected_groups"] / f["prompts"] for f in drawn]),
+        outside=_ends([f["extra_rows"].fillna(0) for f in drawn]),
+        balance=_ends([f["teacher_balance"].dropna() for f in drawn]),
         dead=_mean([float((f["dead_groups"] / f["prompts"]).mean()) for f in drawn]),
         generated=_mean([float(f["generated_tokens"].sum()) for f in frames]),
         trained=_mean([float(f["trained_tokens"].sum()) for f in frames]),
@@ -143,6 +147,14 @@ def _curve(frames: Sequence[pd.DataFrame]) -> Curve:
         injected=tuple(means("injected_groups", "prompts")),
         dead=tuple(means("dead_groups", "prompts")),
     )
+
+
+def _ends(runs: Sequence[pd.Series[Any]]) -> tuple[float, float] | None:
+    """Means over the first and over the last rounds of the runs that have values."""
+    known = [run.to_numpy(dtype=float) for run in runs if len(run)]
+    first = _mean([float(run[:ENDS].mean()) for run in known])
+    last = _mean([float(run[-ENDS:].mean()) for run in known])
+    return None if first is None or last is None else (first, last)
 
 
 def _mean(values: Sequence[float]) -> float | None:
