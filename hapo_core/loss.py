@@ -226,7 +226,7 @@ class LossParts:
 
     loss: torch.Tensor
     teacher_pull: float
-    """sum scale |d term / d log p| over teacher tokens."""
+    """sum scale |d term / d log p| over teacher tokens, those of likelihood rows included."""
     policy_pull: float
     """The same over on-policy tokens."""
     entropy_sum: float
@@ -272,8 +272,8 @@ def batch_loss(
 
     surrogate = _policy_surrogate(logprobs, old, lengths, factor, objective) * correction
     shaped = _teacher_surrogate(logprobs, factor, objective)
-    likelihood = _likelihood(rows, lengths, logprobs)
-    term = torch.where(policy, surrogate, torch.where(teacher, shaped, likelihood))
+    imitated, imitation = ~(policy | teacher), _likelihood_slope(rows, lengths, logprobs)
+    term = torch.where(policy, surrogate, torch.where(teacher, shaped, imitation * logprobs))
     prefix = None
     if any(r.prefix for r in rows):
         prefix, trained = _prefix_tokens(rows, lengths, entropies, objective.prefix_share)
@@ -298,6 +298,7 @@ def batch_loss(
         if objective.surrogate is Surrogate.SCORE:
             correction = correction / lengths.repeat_interleave(lengths)
         teacher_pull = float((scale * factor.abs() * slope)[teacher].sum())
+        teacher_pull += float((scale * imitation)[imitated].sum())
         policy_pull = float((scale * factor.abs() * correction)[policy].sum())
     return LossParts(loss, teacher_pull, policy_pull, entropy_sum, *mismatch)
 
@@ -356,15 +357,15 @@ def _prefix_tokens(
     return prefix, trained
 
 
-def _likelihood(
+def _likelihood_slope(
     rows: Sequence[TrainRow], lengths: torch.Tensor, logprobs: torch.Tensor
 ) -> torch.Tensor:
-    """log p, times p (1 - p) on rows with `phi`."""
-    if not any(r.phi for r in rows):
-        return logprobs
-    phi = torch.tensor([r.phi for r in rows], device=logprobs.device).repeat_interleave(lengths)
+    """What multiplies log p on likelihood rows, detached: 1, or p (1 - p) on rows with `phi`."""
     p = logprobs.detach().exp()
-    return torch.where(phi, p * (1 - p) * logprobs, logprobs)
+    if not any(r.phi for r in rows):
+        return torch.ones_like(p)
+    phi = torch.tensor([r.phi for r in rows], device=p.device).repeat_interleave(lengths)
+    return torch.where(phi, p * (1 - p), torch.ones_like(p))
 
 
 def _factor(row: TrainRow, objective: Objective) -> float:

@@ -231,6 +231,21 @@ def test_pull_of_a_trace_in_a_failed_group() -> None:
     assert parts.teacher_pull == pytest.approx(2.4749 / 4, abs=5e-4)
 
 
+def test_pull_of_traces_that_are_imitated() -> None:
+    """d log p weighs its scale, p (1 - p) of it under CHORD-phi; p = .1 throughout."""
+    rows = [
+        TrainRow((1,), (2, 3), RowKind.ON_POLICY, -0.5),
+        TrainRow((1,), (2, 3, 4), RowKind.SFT),
+        TrainRow((1,), (2,), RowKind.SFT, phi=True),
+    ]
+    logp = torch.full((6,), math.log(0.1), requires_grad=True)
+    parts = batch_loss(rows, [0.25, 0.125, 0.5], logp, PAPER)
+    assert parts.policy_pull == pytest.approx(2 * 0.25 * 0.5)
+    assert parts.teacher_pull == pytest.approx(3 * 0.125 + 0.5 * 0.09)
+    parts.loss.backward()
+    assert parts.teacher_pull == pytest.approx(-float(logp.grad[2:].sum()))
+
+
 # --- whole updates: facts 1 and 2 of METHOD 4 ---
 
 VOCABULARY = 20
