@@ -90,6 +90,8 @@ def test_rwlock_is_healed(tmp_path: Path) -> None:
         assert heal_rwlock(tmp_path) and not path.exists()
     command = [sys.executable, "-c", "import time; time.sleep(60)", "dvc"]
     with subprocess.Popen(command) as living:
+        said = Path(f"/proc/{living.pid}/cmdline")
+        eventually(lambda: b"sleep" in said.read_bytes())  # for a moment after exec it is empty
         entry = {"pid": living.pid, "cmd": "dvc repro"}
         dead = {"pid": 999999999, "cmd": "dvc repro"}
         other = {"pid": 1, "cmd": "an id that was given to another program"}
