@@ -361,9 +361,9 @@ def _likelihood_slope(
     rows: Sequence[TrainRow], lengths: torch.Tensor, logprobs: torch.Tensor
 ) -> torch.Tensor:
     """What multiplies log p on likelihood rows, detached: 1, or p (1 - p) on rows with `phi`."""
-    p = logprobs.detach().exp()
     if not any(r.phi for r in rows):
-        return torch.ones_like(p)
+        return torch.ones_like(logprobs)
+    p = logprobs.detach().exp()
     phi = torch.tensor([r.phi for r in rows], device=p.device).repeat_interleave(lengths)
     return torch.where(phi, p * (1 - p), torch.ones_like(p))
 

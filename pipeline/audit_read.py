@@ -14,13 +14,13 @@ import pandas as pd
 
 from hapo_core.errors import DataError
 from hapo_core.gate import Decision
-from hapo_core.groups import Continuation, Group, Trace, trace_of_round
+from hapo_core.groups import Continuation, Group, Trace
 from hapo_core.rollout import Finish, Prompt, Rollout
 from pipeline.config import Params
 from pipeline.store import MANIFEST, SCRATCH
 from pipeline.tables import GROUPS, ROLLOUTS, ROUNDS, read_frame
 from pipeline.trainset import TrainSet
-from pipeline.waves import usable_traces
+from pipeline.waves import trace_of_visit
 
 _TRIES = 5
 
@@ -135,9 +135,7 @@ def stored_groups(
     frame = read_frame(tables.rollouts[number], ROLLOUTS)
     by_prompt = dict(tuple(frame.groupby("prompt_id", sort=False)))
     order = tables.groups.loc[tables.groups["round"] == number, "prompt_id"]
-    traces = {
-        i: trace_of_round(usable_traces(data, i, max_tokens), seed, i, number - 1) for i in order
-    }
+    traces = {i: trace_of_visit(data, i, max_tokens, seed, number - 1) for i in order}
     return [_group(data.prompts[i], by_prompt[i], traces[i]) for i in order]
 
 

@@ -42,17 +42,17 @@ def write_shards(tensors: Mapping[str, torch.Tensor], folder: Path, ranks: Ranks
     Raises:
         OSError: on every rank, if one of them cannot write.
     """
+    if not tensors:  # moments before the first step; DCP would write nothing at all
+        if ranks.first:
+            folder.mkdir(parents=True)
+            write_whole(tensors, folder / "none.safetensors", ALONE)
+        return
     part_of, part, held = dict[str, int](), 1, 0
     for name, tensor in tensors.items():
         size = tensor.numel() * tensor.element_size()
         if held and held + size > PART_BYTES * ranks.count:
             part, held = part + 1, 0
         part_of[name], held = part, held + size
-    if not tensors:  # moments before the first step; DCP would write nothing at all
-        if ranks.first:
-            folder.mkdir(parents=True)
-            write_whole(tensors, folder / "none.safetensors", ALONE)
-        return
     writer = HuggingFaceStorageWriter(str(folder), part_of, save_distributed=True)
     with _own_errors():
         dcp.save(dict(tensors), storage_writer=writer, no_dist=ranks.count == 1)

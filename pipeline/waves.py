@@ -36,8 +36,9 @@ class Waves:
     def open(self, prompt_id: str) -> None:
         """Add an empty group, unless the prompt has one."""
         if prompt_id not in self.groups:
-            fitting = usable_traces(self.data, prompt_id, self.max_tokens)
-            trace = trace_of_round(fitting, self.seed, prompt_id, self.round_index)
+            trace = trace_of_visit(
+                self.data, prompt_id, self.max_tokens, self.seed, self.round_index
+            )
             self.groups[prompt_id] = Group(self.data.prompts[prompt_id], (), (), trace)
 
     def add(self, samples: Sequence[Sampled], verdicts: Sequence[Verification]) -> None:
@@ -69,6 +70,13 @@ class Waves:
 def usable_traces(data: TrainSet, prompt_id: str, max_tokens: int) -> list[Trace]:
     """The prompt's traces that fit the response budget."""
     return [t for t in data.traces.get(prompt_id, ()) if len(t.token_ids) <= max_tokens]
+
+
+def trace_of_visit(
+    data: TrainSet, prompt_id: str, max_tokens: int, seed: int, round_index: int
+) -> Trace | None:
+    """The usable trace that a round may use of a prompt."""
+    return trace_of_round(usable_traces(data, prompt_id, max_tokens), seed, prompt_id, round_index)
 
 
 def demonstrations(data: TrainSet, max_tokens: int) -> dict[str, tuple[Prompt, Trace]]:
