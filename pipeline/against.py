@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hapo_core.errors import DataError, HapoError
+from pipeline.config import PARAMS
 from pipeline.fetched import fetch
+from pipeline.places import EVALUATIONS, SUMMARY
 from pipeline.store import atomic_write_text, read_json
 
 if TYPE_CHECKING:
@@ -23,8 +25,7 @@ if TYPE_CHECKING:
     from pipeline.report_figure import Figure
     from pipeline.report_tables import Table
 
-SUMMARY, PARAMS = Path("reports/summary.json"), Path("params.yaml")
-EVALUATION = Path("artifacts/evaluation/final")
+EVALUATION = EVALUATIONS / "final"
 WORKSPACE = "workspace"
 
 

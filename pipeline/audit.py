@@ -25,6 +25,7 @@ from pipeline import wiring
 from pipeline.audit_read import RunTables, injected_of, open_run, stored_groups
 from pipeline.checkpoint import read_gate_state
 from pipeline.config import Params
+from pipeline.places import DATA
 from pipeline.report_injection import group_columns
 from pipeline.trainset import load_trainset
 
@@ -263,7 +264,7 @@ def _gradients(
     numbers = [int(n) for n in sampled if int(n) in tables.rollouts][::-1]
     if not numbers:
         return ()
-    data = load_trainset(root / "artifacts/data")
+    data = load_trainset(root / DATA)
     known = demonstrations(data, params.rollout.max_tokens)
     device, dtype = wiring.prepare_compute(params.compute)
     model, _ = load_policy(tables.policy / "model", dtype, params.compute.attention)

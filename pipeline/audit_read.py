@@ -17,6 +17,7 @@ from hapo_core.gate import Decision
 from hapo_core.groups import Continuation, Group, Trace
 from hapo_core.rollout import Finish, Prompt, Rollout
 from pipeline.config import Params
+from pipeline.places import POLICIES
 from pipeline.store import MANIFEST, SCRATCH
 from pipeline.tables import GROUPS, ROLLOUTS, ROUNDS, read_frame
 from pipeline.trainset import TrainSet
@@ -49,7 +50,7 @@ def open_run(params: Params, root: Path) -> Iterator[RunTables]:
     """
     finished, running = [], None
     for name in params.segments:
-        folder = root / "artifacts/policy" / name
+        folder = root / POLICIES / name
         if (folder / MANIFEST).is_file():
             finished.append(folder)
             continue
@@ -101,7 +102,7 @@ def _tables(finished: list[Path], going: Path | None, running: str | None) -> Ru
     if policy is None or not frames:
         raise DataError(
             "no round of training is finished",
-            where="artifacts/policy",
+            where=str(POLICIES),
             remedy="`hapo run` first; a running segment can be audited after its first checkpoint",
         )
     rounds = pd.concat(frames, ignore_index=True)
@@ -120,7 +121,7 @@ def _same_method(params: Params, rounds: pd.DataFrame, root: Path) -> None:
         raise DataError(
             f"the run trained with method {', '.join(sorted(trained))}, params.yaml says "
             f"{params.method}",
-            where=str(root / "artifacts/policy"),
+            where=str(root / POLICIES),
             remedy="set params.yaml to what the run used (`git diff params.yaml`), or `dvc repro`",
         )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hapo_core.errors import ConfigError, DataError
 from pipeline.config import Params, PretrainedBase, TinyBase, load_params
 from pipeline.observe import Observer, run_stage, stage_main
+from pipeline.places import BASE
 from pipeline.store import (
     Scratch,
     atomic_write_json,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from hapo_core.tasks.careless import CarelessSpec, SupervisedSpec
 
 STAGE = "base"
-TARGET = Path("artifacts/policy/base")
 RESUME_EVERY = 100
 """Supervised steps between resume points."""
 
@@ -149,7 +149,7 @@ def fetch_model(hub: str, revision: str | None, key: str, weights: bool = True) 
 # --- building -----------------------------------------------------------------------------------
 
 
-def build_base(params: Params, observer: Observer, target: Path = TARGET) -> None:
+def build_base(params: Params, observer: Observer, target: Path = BASE) -> None:
     """Write the starting policy to `target` (`model/` or `reference.json`, `base_log.parquet`)."""
     began = time.monotonic()
     subset = {k: getattr(params, k) for k in ("base", "compute")}

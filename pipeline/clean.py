@@ -20,7 +20,8 @@ from pathlib import Path
 
 from hapo_core.errors import ConfigError, HapoError
 from pipeline.locks import run_lock
-from pipeline.retention import POLICIES, Plan, Rules, plan
+from pipeline.places import POLICIES, dvc_cache
+from pipeline.retention import Plan, Rules, plan
 from pipeline.status import read_status
 from pipeline.store import (
     MANIFEST,
@@ -36,7 +37,6 @@ from pipeline.store import (
 )
 
 JOURNAL = Path(".hapo/clean.json")
-OBJECTS = Path(".dvc/cache/files/md5")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -158,7 +158,7 @@ def damaged_objects(root: Path = Path()) -> list[Path]:
     checkout, even after the stage has made the right bytes again.
     """
     found = []
-    for path in sorted((root / OBJECTS).glob("[0-9a-f][0-9a-f]/*")):
+    for path in sorted((dvc_cache(root) / "files/md5").glob("[0-9a-f][0-9a-f]/*")):
         with path.open("rb") as source:
             if hashlib.file_digest(source, "md5").hexdigest() != path.parent.name + path.stem:
                 found.append(path)

@@ -40,6 +40,7 @@ from pipeline.curation.traces import (
     write_traces,
 )
 from pipeline.observe import Observer, run_stage, stage_main
+from pipeline.places import DATA
 from pipeline.sources import open_source
 from pipeline.sources.record import Faulty, Record, Records
 from pipeline.store import (
@@ -54,7 +55,6 @@ from pipeline.tables import DROPPED, PROBLEMS, write_table
 from pipeline.wiring import verifier_settings
 
 STAGE = "curate"
-TARGET = Path("artifacts/data")
 T = TypeVar("T")
 
 
@@ -287,7 +287,7 @@ def _problem_row(candidate: Candidate) -> dict[str, object]:
 def curate(
     params: Params,
     observer: Observer,
-    target: Path = TARGET,
+    target: Path = DATA,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> dict[str, object]:
     """Curate the sources of `params` into `target`.

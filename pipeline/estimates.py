@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.base import policy_model
 from pipeline.config import Params, TinyBase
+from pipeline.places import BASE
 
 BYTES = {"float32": 4, "bfloat16": 2}
 _TOKEN_BYTES = 12
@@ -30,7 +31,6 @@ def policy_size(params: Params) -> Size | None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    base = Path("artifacts/policy/base")
     with torch.device("meta"):
         if isinstance(params.base, TinyBase):
             from hapo_core.tasks.tiny import tiny_model, tiny_tokenizer
@@ -39,7 +39,7 @@ def policy_size(params: Params) -> Size | None:
             model: Any = tiny_model(tiny_tokenizer(), b.hidden_size, b.layers, b.heads, 0)
         else:
             given = params.base.path or params.base.hub
-            place = str(policy_model(base)) if base.is_dir() else given
+            place = str(policy_model(BASE)) if BASE.is_dir() else given
             if place is None:
                 return None
             try:

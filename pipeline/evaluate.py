@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
 from hapo_core.errors import ConfigError
 from hapo_core.policy import load_policy
@@ -15,11 +14,10 @@ from pipeline.config import BenchmarkProtocol, Params, load_params
 from pipeline.evaluation import Conditions, Evaluator
 from pipeline.measure import load_benchmark
 from pipeline.observe import Observer, run_stage, stage_main
+from pipeline.places import DATA, EVALUATIONS, POLICIES
 from pipeline.prompting import Template
 from pipeline.store import Scratch, check_manifest, identity, inputs_hash, record_timing
-from pipeline.train import DATA, POLICIES
 
-EVALUATIONS = Path("artifacts/evaluation")
 READS = ("seed", "evaluate", "rewards", "compute")
 """Sections of params.yaml that an evaluation depends on (dvc.yaml lists the same)."""
 

@@ -22,6 +22,7 @@ from pipeline.config import (
 )
 from pipeline.curation.benchmarks import Benchmark, read_benchmark
 from pipeline.curation.prompts import PromptMaker
+from pipeline.places import DATA
 from pipeline.presets import PRESETS, find_preset
 from pipeline.sources import open_source
 from pipeline.store import MANIFEST, check_manifest, sha256_file
@@ -29,7 +30,7 @@ from pipeline.tables import BENCHMARK
 
 PLAIN_PROTOCOL = {"k": 1, "temperature": 0.6, "top_p": 1.0, "max_tokens": 8192}
 """Of a benchmark without a preset."""
-CURATED = Path("artifacts/data/benchmarks")
+CURATED = DATA / "benchmarks"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _UNREADABLE = 0.05
 """A public benchmark with more golds than this share that the verifier cannot read is refused."""

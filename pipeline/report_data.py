@@ -16,6 +16,7 @@ from hapo_core.errors import DataError
 from hapo_core.evaluate import PairedResult, align, bootstrap_interval, paired_test
 from pipeline.config import Params
 from pipeline.one_run import check_one_run
+from pipeline.places import ARTIFACTS, BASE, DATA, EVALUATIONS, POLICIES, TIMINGS
 from pipeline.report_costs import Fingerprint, StageCost, read_costs, read_fingerprints
 from pipeline.report_injection import Prediction, predict_injection
 from pipeline.store import read_json
@@ -139,15 +140,14 @@ def collect(params: Params, root: Path = Path()) -> ReportData:
     Raises:
         DataError: an artifact is missing (names the stage), corrupted, or of another run.
     """
-    artifacts = root / "artifacts"
-    evaluation = artifacts / "evaluation"
+    artifacts = root / ARTIFACTS
     found = ReportData(
         params=params,
-        history=_history(params, artifacts / "policy"),
-        comparisons=_comparisons(params, evaluation),
-        base_loss=_base_loss(artifacts / "policy" / "base" / "base_log.parquet"),
-        stages=read_costs(params, artifacts / "timings"),
-        curation=_json(artifacts / "data" / "curation.json", "curate"),
+        history=_history(params, root / POLICIES),
+        comparisons=_comparisons(params, root / EVALUATIONS),
+        base_loss=_base_loss(root / BASE / "base_log.parquet"),
+        stages=read_costs(params, root / TIMINGS),
+        curation=_json(root / DATA / "curation.json", "curate"),
         fingerprints=read_fingerprints(params, artifacts),
     )
     check_one_run(params, artifacts)

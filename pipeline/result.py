@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-SUMMARY = Path("reports/summary.json")
-REPORT = Path("reports/report.html")
+from pipeline.places import REPORT
 
 
 def result_table(summary: dict[str, Any]) -> str:

@@ -11,11 +11,11 @@ from typing import Literal
 from hapo_core.errors import ConfigError
 from pipeline.config import Params, load_params
 from pipeline.fetched import REVISIONS
-from pipeline.status import DiskSizes, Status, read_status
+from pipeline.places import POLICIES
+from pipeline.status import CACHE, DiskSizes, Status, read_status
 from pipeline.store import MANIFEST, PUBLISHED, SCRATCH
 
-POLICIES = Path("artifacts/policy")
-_COUNTED = ("artifacts", ".dvc/cache", ".hapo/scratch", str(REVISIONS))
+_COUNTED = ("artifacts", CACHE, ".hapo/scratch", str(REVISIONS))
 OPTIMIZER, MODEL = "state/optimizer.safetensors", "model"
 Keep = Literal["every", "best", "last"]
 

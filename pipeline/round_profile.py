@@ -17,6 +17,7 @@ from pathlib import Path
 
 from hapo_core.errors import ConfigError
 from pipeline.config import PARAMS, Params, load_params
+from pipeline.places import BASE, DATA, POLICIES
 from pipeline.store import MANIFEST
 
 FOLDER = Path(".hapo/profile")
@@ -31,8 +32,8 @@ def profile_round(targets: Sequence[str] = ()) -> int:
     """
     params = load_params()
     name = _segment(params, targets)
-    previous = Path("artifacts/policy") / params.segments[name].prev
-    for needed, stage in ((Path("artifacts/data"), "curate"), (previous, _stage_of(previous.name))):
+    previous = POLICIES / params.segments[name].prev
+    for needed, stage in ((DATA, "curate"), (previous, _stage_of(previous.name))):
         if not (needed / MANIFEST).is_file():
             raise ConfigError(
                 f"a round of segment {name} needs the result of stage {stage}",
@@ -40,12 +41,11 @@ def profile_round(targets: Sequence[str] = ()) -> int:
                 remedy=f"`hapo run {stage}` first",
             )
     shutil.rmtree(FOLDER, ignore_errors=True)
-    (FOLDER / "artifacts/policy").mkdir(parents=True)
+    (FOLDER / POLICIES).mkdir(parents=True)
     try:
         shutil.copy(PARAMS, FOLDER / PARAMS)
         # The starting policy too: adapters need the weights that they belong to.
-        base = Path("artifacts/policy/base")
-        for link in dict.fromkeys((Path("artifacts/data"), previous, base, Path("build"))):
+        for link in dict.fromkeys((DATA, previous, BASE, Path("build"))):
             if link.exists():
                 (FOLDER / link).symlink_to(link.resolve())
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "HAPO"))}
@@ -69,7 +69,7 @@ def _segment(params: Params, targets: Sequence[str]) -> str:
     ready = [
         name
         for name, segment in params.segments.items()
-        if (Path("artifacts/policy") / segment.prev / MANIFEST).is_file()
+        if (POLICIES / segment.prev / MANIFEST).is_file()
     ]
     return ready[0] if ready else next(iter(params.segments))
 

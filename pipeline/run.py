@@ -30,10 +30,11 @@ from pipeline.locks import (
     run_lock,
 )
 from pipeline.observe import API_URL, INTERVAL, PARENT, answers, prepare_environment, warn
+from pipeline.places import REPORT, SUMMARY, dvc_cache, output_of
 from pipeline.process import RUN_PID
 from pipeline.repro import Screen, is_dvc_line, read_line, run_command
 from pipeline.request import Request, configure
-from pipeline.result import REPORT, SUMMARY, result_markdown, result_table
+from pipeline.result import result_markdown, result_table
 from pipeline.secrets import hide
 from pipeline.store import disk_full, folder_bytes, read_json
 
@@ -130,11 +131,9 @@ def _devices(params: Params) -> list[str]:
 
 def _dvc_lacks_space(line: str, stage: str | None) -> HapoError | None:
     """The error for a full disk that DVC met while it copied a stage's output to its cache."""
-    kind, _, name = (stage or "").partition("@")
-    places = {"curate": "data", "base": "policy/base", "train": f"policy/{name}"}
-    output = Path("artifacts") / places.get(kind, f"evaluation/{name}")
-    needed = folder_bytes(output) if output.is_dir() else None
-    return disk_full(OSError(line), Path(".dvc/cache"), needed)
+    output = output_of(stage or "")
+    needed = folder_bytes(output) if output is not None and output.is_dir() else None
+    return disk_full(OSError(line), dvc_cache(), needed)
 
 
 # --- the server ---------------------------------------------------------------------------------

@@ -19,9 +19,8 @@ from ruamel.yaml.tokens import CommentToken
 
 from hapo_core.errors import ConfigError
 from pipeline.config import PARAMS, load_params, parse_params
+from pipeline.places import POLICIES
 from pipeline.store import MANIFEST, atomic_write_text
-
-POLICIES = Path("artifacts/policy")
 
 
 def set_segments(

@@ -20,6 +20,7 @@ from hapo_core.errors import HapoError
 from pipeline.config import Params, load_params
 from pipeline.locks import run_holder, writers
 from pipeline.observe import duration
+from pipeline.places import dvc_cache
 from pipeline.store import SCRATCH, human_bytes
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
 State = Literal["up to date", "running", "changed", "waits", "new"]
+CACHE = "DVC's cache"
 FOLDERS = (
     "artifacts",
-    ".dvc/cache",
     ".hapo/scratch",
     ".hapo/revisions",
     ".hapo/engine",
@@ -256,7 +257,8 @@ def _files(path: Path) -> Iterator[Path]:
 
 def _disk(root: Path) -> tuple[dict[str, int], int]:
     sizes = DiskSizes()
-    found = {name: sizes.of(root / name) for name in FOLDERS if (root / name).exists()}
+    folders = {name: root / name for name in FOLDERS} | {CACHE: dvc_cache(root)}
+    found = {name: sizes.of(folder) for name, folder in folders.items() if folder.exists()}
     facts = os.statvfs(root)
     return found, facts.f_bavail * facts.f_frsize
 

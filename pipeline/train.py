@@ -11,31 +11,21 @@ import argparse
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from hapo_core.errors import DataError
-from hapo_core.gate import GateState
 from hapo_core.groups import Extras, PlannedGroup, Request, success_rate
 from hapo_core.methods import Phase
-from hapo_core.policy import load_policy
 from hapo_core.ranks import ALONE, Ranks, join, shard, whole
 from hapo_core.rollout import Engine
 from hapo_core.schedule import prompts_of_round
 from hapo_core.update import UpdateMetrics, Updater, supervised
 from hapo_core.verify import Verification, VerifierPool
 from pipeline import records, several, waves, wiring
-from pipeline.base import policy_model
 from pipeline.checkpoint import (
     drop_older,
-    in_shards,
     load_optimizer,
-    load_weights,
-    newest_state,
     optimizer_folder,
-    read_gate_state,
-    read_waiting,
     write_parts,
     write_state,
 )
@@ -44,28 +34,24 @@ from pipeline.difficulty import within_band
 from pipeline.loggers import Curves
 from pipeline.measure import Probe, load_probe
 from pipeline.observe import Observer, run_stage, stage_main
+from pipeline.places import DATA, POLICIES
+from pipeline.segment_start import same_run, start_of
 from pipeline.several import Elsewhere
 from pipeline.shown import Board
 from pipeline.store import (
     Scratch,
     atomic_write_json,
-    check_manifest,
     guard_disk,
-    identity,
     inputs_hash,
-    need_part,
     read_json,
     record_timing,
     write_manifest,
 )
 from pipeline.tables import ROUNDS, write_table
-from pipeline.trainset import TrainSet, load_trainset, opened_thought
 from pipeline.verifying import Verifying, refuse_unknown
 from pipeline.waves import Sampled, Waves
 
 T = TypeVar("T")
-DATA = Path("artifacts/data")
-POLICIES = Path("artifacts/policy")
 READS = (
     "seed",
     "method",
@@ -99,7 +85,7 @@ class Segment:
         self.first = params.rounds_before(name)
         self.rounds, self.spec = spec.rounds, spec
         previous = POLICIES / spec.prev
-        self.before = self._same_run(previous, spec.prev)
+        self.before = same_run(params, previous, spec.prev)
         subset = {key: getattr(params, key) for key in READS} | {"segment": spec}
         # Another number of processes goes on where this one stopped.
         subset["compute"] = params.compute.model_copy(update={"processes": 1, "shard": False})
@@ -110,88 +96,34 @@ class Segment:
         self.out = self.scratch.path / "out"
         self.states = self.scratch.path / "states"
         self.parts: dict[str, float] = {}
-        self._open(previous, first_segment=spec.prev == "base")
+        self._open(previous)
 
-    def _same_run(self, previous: Path, name: str) -> dict[str, object]:
-        """Check the artifacts that this segment starts from; the facts that name them.
-
-        Raises:
-            DataError: damaged, or a segment of another run.
-        """
-        manifest = check_manifest(previous)
-        data = check_manifest(DATA, "data")
-        problems = data["files"]["problems.parquet"]["sha256"]
-        facts = manifest["facts"]
-        if manifest["kind"] == "segment":
-            wanted = {
-                "segment": name,
-                "method": self.params.method,
-                "seed": self.params.seed,
-                "problems": problems,
-            }
-            for key, value in wanted.items():
-                if facts.get(key, value) != value:
-                    raise DataError(
-                        f"the segment belongs to another run: its {key} is {facts[key]}, "
-                        f"not {value}",
-                        where=str(previous),
-                        remedy=f"`dvc repro train@{name}`",
-                    )
-        return {"previous": identity(previous), "problems": problems}
-
-    def _open(self, previous: Path, first_segment: bool) -> None:
+    def _open(self, previous: Path) -> None:
         params, ranks = self.params, self.ranks
-        device, dtype = wiring.prepare_compute(params.compute)
-        self.data: TrainSet = load_trainset(DATA)
         if ranks.first:
             self.states.mkdir(parents=True, exist_ok=True)
-        resumed = ranks.from_first(lambda: newest_state(self.states))
-        source = resumed or previous
-        sharded = in_shards(source)
-        self.model, self.tokenizer = load_policy(
-            source / "model" if resumed and not sharded else policy_model(previous),
-            dtype,
-            params.compute.attention,
-        )
-        wiring.adapt(params, self.model)
-        if sharded:
-            load_weights(self.model, source)
-        self.model.to(device)
-        opening = opened_thought(self.tokenizer, self.data.prompts.values())
-        self.data = replace(self.data, opening=opening)
-        if params.update.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
-        state, self.done, waiting = GateState(), self.first, list[str]()
-        if resumed or not first_segment:
-            need_part(source, "state/optimizer.safetensors")
-            state, self.done = read_gate_state(source)
-            waiting = read_waiting(source)
-        if not self.first <= self.done <= self.first + self.rounds:
-            raise DataError(
-                f"the state has {self.done} rounds, the segment starts after {self.first}",
-                where=str(source),
-                remedy=f"`dvc repro -f train@{self.name}`",
-            )
-        if resumed:
-            self.observer.log(f"continues after round {self.done}")
+        start = start_of(params, self.name, self.states, ranks, self.observer.log)
+        self.data, self.model, self.tokenizer = start.data, start.model, start.tokenizer
+        self.done = start.done
+        if start.resumed:
             self.parts = dict(read_json(self.scratch.path / "parts.json"))
         self.tokens = dict.fromkeys(("generated_tokens", "trained_tokens"), 0)
         before = self._finished_rows()
         for row in before:
             self._count(row)
         self._open_engine()
-        self._choose_problems(None if first_segment else previous)
+        self._choose_problems(None if self.spec.prev == "base" else previous)
         if params.compute.shard and ranks.count > 1:
             shard(self.model, ranks)
         self.updater = Updater(self.model, wiring.update_spec(params), ranks)
-        if resumed or not first_segment:
-            load_optimizer(self.model, self.updater.optimizer, optimizer_folder(source))
+        if start.source is not None:
+            load_optimizer(self.model, self.updater.optimizer, optimizer_folder(start.source))
         self.method = wiring.method(
             params,
-            state,
+            start.gate,
             waves.demonstrations(self.data, params.rollout.max_tokens),
             self.data.prompt_ids,
-            waiting,
+            start.waiting,
         )
         self.objective = wiring.objective(params)
         self.board = Board(self.observer, self.name, before)

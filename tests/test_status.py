@@ -30,7 +30,7 @@ def test_a_finished_project_has_nothing_to_do(finished_project: Project) -> None
     assert [s["state"] for s in found["stages"]] == ["up to date"] * 7
     assert found["stages"][-1]["name"] == "report"
     assert by_name(found)["train@1"]["bytes"] > 0
-    assert {"artifacts", ".dvc/cache", "reports"} <= set(found["disk"])
+    assert {"artifacts", "DVC's cache", "reports"} <= set(found["disk"])
     assert "`dvc repro` has nothing to do" in finished_project.hapo("status").stdout
 
 

@@ -37,7 +37,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMEngine]:
     move in the tests)."""
     made = engine(*policy(), tmp_path_factory.mktemp("engine"), servers=2)
     try:
-        made.synchronise()
+        made._fleet.synchronise()
         yield made
     finally:
         made.close()
@@ -53,12 +53,12 @@ def _nudge(made: VLLMEngine, size: float, seed: int = 0) -> None:
 
 
 def _clients(made: VLLMEngine) -> list[Client]:
-    return [server.client for server in made._servers if server.client is not None]
+    return [server.client for server in made._fleet.servers if server.client is not None]
 
 
 def _api_process(made: VLLMEngine, number: int) -> int:
     """The process id of a server's API process (the child of its supervisor)."""
-    process = made._servers[number].process
+    process = made._fleet.servers[number].process
     assert process is not None
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return int(children[0])
@@ -153,7 +153,7 @@ def test_a_stale_server_is_an_error(two: VLLMEngine, size: float, tmp_path: Path
     kept_again = two._weights
     kept_again.symlink_to(kept)
     _nudge(two, size)
-    two.synchronise()
+    two._fleet.synchronise()
     body = {"method": "reload_weights", "kwargs": {"weights_path": str(kept)}}
     _clients(two)[1].post("/collective_rpc", body, 60.0)
     with pytest.raises(StalePolicyError, match="server 1"):
@@ -171,20 +171,20 @@ def test_weights_that_the_server_cannot_read_restart_it(two: VLLMEngine) -> None
     rollouts = list(two.generate(asked, SAMPLING, 5, 0))
     assert len(rollouts) == 16
     _assert_trainers(two, asked, rollouts, 1.0)
-    assert two._servers[0].epoch == 1
+    assert two._fleet.servers[0].epoch == 1
 
 
 def test_kill_9_in_the_middle_of_a_round_costs_no_token(two: VLLMEngine) -> None:
     asked = chain_prompts(two._tokenizer, 24)
     sampling = Sampling(8, 1.0, 1.0, 100)
     whole = by_key(two.generate(asked, sampling, 6, 0))
-    epoch = two._servers[1].epoch
+    epoch = two._fleet.servers[1].epoch
     broken = {}
     for rollout in two.generate(asked, sampling, 6, 0):
         if not broken:
             os.kill(_api_process(two, 1), signal.SIGKILL)
         broken[rollout.prompt_id, rollout.sample] = rollout
-    assert two._servers[1].epoch == epoch + 1 and not two._servers[1].lost
+    assert two._fleet.servers[1].epoch == epoch + 1 and not two._fleet.servers[1].lost
     assert {k: (r.token_ids, r.finish) for k, r in broken.items()} == {
         k: (r.token_ids, r.finish) for k, r in whole.items()
     }
@@ -197,7 +197,7 @@ def test_a_shard_goes_to_the_other_server_when_its_own_does_not_come_back(
     sampling = Sampling(8, 1.0, 1.0, 100)
     whole = by_key(two.generate(asked, sampling, 6, 0))
     settings, two._settings = two._settings, VLLMSettings(spec(), servers=2, restarts=0)
-    process = two._servers[0].process
+    process = two._fleet.servers[0].process
     assert process is not None and process.pid is not None
     leader = process.pid
     broken = {}
@@ -206,7 +206,7 @@ def test_a_shard_goes_to_the_other_server_when_its_own_does_not_come_back(
             os.kill(_api_process(two, 0), signal.SIGKILL)
         broken[rollout.prompt_id, rollout.sample] = rollout
     two._settings = settings
-    assert two._servers[0].lost
+    assert two._fleet.servers[0].lost
     eventually(lambda: not group_alive(leader))
     assert "server 0" in capsys.readouterr().out
     assert {k: r.token_ids for k, r in broken.items()} == {k: r.token_ids for k, r in whole.items()}
@@ -226,12 +226,11 @@ def test_servers_do_not_outlive_a_killed_trainer(tmp_path: Path) -> None:
     program = (
         "import os, sys, time; sys.path.insert(0, 'tests')\n"
         "from pathlib import Path; from vllm_support import engine, policy\n"
-        f"made = engine(*policy(), Path({str(tmp_path)!r}))\n"
-        "made.synchronise = lambda: None\n"
+        f"made = engine(*policy(), Path({str(tmp_path)!r}))._fleet\n"
         "from hapo_core.rollout.vllm_weights import export_weights\n"
         "made._weights = made._folder / 'weights-x'\n"
         "export_weights(made._model, made._tokenizer, made._weights)\n"
-        "made._launch(made._servers[0]); print(made._servers[0].process.pid, flush=True)\n"
+        "made._launch(made.servers[0]); print(made.servers[0].process.pid, flush=True)\n"
         "time.sleep(6); os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run(

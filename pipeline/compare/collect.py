@@ -9,11 +9,10 @@ from typing import Any
 import pandas as pd
 
 from pipeline.compare.cells import Cell
-from pipeline.retention import POLICIES
-from pipeline.store import TIMINGS, check_manifest, read_json
+from pipeline.places import EVALUATIONS, POLICIES, TIMINGS
+from pipeline.store import check_manifest, read_json
 from pipeline.tables import GENERATIONS, ROUNDS, read_frame
 
-EVALUATION = Path("artifacts/evaluation")
 TARGETS = ("base", "final")
 Scores = dict[str, float]
 """Mean correctness by problem id."""
@@ -36,7 +35,7 @@ class Result:
 
 def files_of(cell: Cell) -> list[Path]:
     """What a page needs of a cell, by its place in the project."""
-    evaluations = [EVALUATION / target for target in TARGETS]
+    evaluations = [EVALUATIONS / target for target in TARGETS]
     rounds = [POLICIES / name / "rounds.parquet" for name in cell.params.segments]
     timings = [_timing(name) for name in cell.params.segments]
     return [*evaluations, *rounds, *timings]
@@ -59,7 +58,7 @@ def read_result(cell: Cell, folder: Path) -> Result:
     problems: dict[tuple[str, str], str] = {}
     protocols: dict[str, dict[str, Any]] = {}
     for target in TARGETS:
-        home = folder / EVALUATION / target
+        home = folder / EVALUATIONS / target
         check_manifest(home, "evaluation")
         for name, entry in read_json(home / "metrics.json")["benchmarks"].items():
             frame = read_frame(home / f"{name}.parquet", GENERATIONS)

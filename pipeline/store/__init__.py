@@ -34,7 +34,7 @@ from pipeline.store.manifest import (
     write_manifest,
 )
 from pipeline.store.scratch import PUBLISHED, SCRATCH, Scratch
-from pipeline.store.timings import TIMINGS, read_timings, record_timing
+from pipeline.store.timings import read_timings, record_timing
 
 __all__ = [
     "FULL",
@@ -42,7 +42,6 @@ __all__ = [
     "PUBLISHED",
     "SCRATCH",
     "THINNED",
-    "TIMINGS",
     "WHOLE",
     "Scratch",
     "atomic_write_bytes",

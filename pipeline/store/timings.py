@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.places import TIMINGS
 from pipeline.store.files import atomic_write_json, read_json
-
-TIMINGS = Path("artifacts/timings")
 
 
 def record_timing(

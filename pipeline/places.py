@@ -1,0 +1,29 @@
+"""Where the stages' artifacts lie, from the project's root; dvc.yaml names the same places."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ARTIFACTS = Path("artifacts")
+DATA = ARTIFACTS / "data"
+POLICIES = ARTIFACTS / "policy"
+BASE = POLICIES / "base"
+EVALUATIONS = ARTIFACTS / "evaluation"
+TIMINGS = ARTIFACTS / "timings"
+SUMMARY = Path("reports/summary.json")
+REPORT = Path("reports/report.html")
+
+
+def output_of(stage: str) -> Path | None:
+    """The folder that a stage writes (`train@1`); None for the report and what is no stage."""
+    kind, _, key = stage.partition("@")
+    folders = {"curate": DATA, "base": BASE, "train": POLICIES / key, "evaluate": EVALUATIONS / key}
+    return folders.get(kind)
+
+
+def dvc_cache(root: Path = Path()) -> Path:
+    """The folder of DVC's cache: `.dvc/cache`, unless its configuration says otherwise."""
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        return Path(repo.cache.local_cache_dir)
