@@ -54,9 +54,13 @@ def test_motion_sees_what_the_level_cannot_and_abstains_in_noise():
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux")
 @pytest.mark.parametrize("end", ["parent killed", "command killed", "terminated"])
-def test_the_supervisor_leaves_nothing_behind(end: str):
-    """The command starts a child of its own, which nothing else would end."""
-    command = ["sh", "-c", "sleep 600 & echo $!; sleep 600"]
+def test_the_supervisor_leaves_nothing_behind(
+    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The command starts a child of its own, which nothing else would end, and leaves a file in
+    the folder for its sockets."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    command = ["sh", "-c", "touch $VLLM_RPC_BASE_PATH/1; sleep 600 & echo $!; sleep 600"]
     program = (
         "import os, subprocess, sys\n"
         f"p = subprocess.Popen([sys.executable, '-I', {supervise.__file__!r}, str(os.getpid()), "
@@ -69,6 +73,7 @@ def test_the_supervisor_leaves_nothing_behind(end: str):
     words = [parent.stdout.readline().split() for _ in range(2)]
     leader = int(next(w[1] for w in words if w[0] == "leader"))
     time.sleep(0.2)
+    assert len(list(tmp_path.glob("hapo-engine-*/1"))) == 1
     if end == "parent killed":
         parent.kill()
     elif end == "terminated":
@@ -80,6 +85,7 @@ def test_the_supervisor_leaves_nothing_behind(end: str):
     while group_alive(leader):
         assert time.monotonic() < limit, "something outlived"
         time.sleep(0.05)
+    assert not list(tmp_path.iterdir())
     parent.kill()
     parent.wait()
 

@@ -3,7 +3,8 @@
 Started by file name with the standard library alone: `python supervise.py PARENT COMMAND...`. It
 leads the session that its command runs in. When the command ends, when PARENT is gone
 (PR_SET_PDEATHSIG on Linux) or on SIGTERM, the whole process group is killed, so that no engine
-process keeps memory or a GPU after the API process in front of it was killed.
+process keeps memory or a GPU after the API process in front of it was killed. vLLM's sockets lie
+in a folder that goes with it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from types import FrameType
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -41,9 +44,10 @@ def run(parent: int, command: list[str]) -> int:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0)
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     child: subprocess.Popen[bytes] | None = None
+    sockets = tempfile.mkdtemp(prefix="hapo-engine-")  # their paths must be short
     try:
         if os.getppid() == parent:
-            child = subprocess.Popen(command)
+            child = subprocess.Popen(command, env={**os.environ, "VLLM_RPC_BASE_PATH": sockets})
         while child is not None and os.getppid() == parent:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return child.wait(_LOOK_SECONDS)
@@ -54,6 +58,7 @@ def run(parent: int, command: list[str]) -> int:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(_GRACE_SECONDS)
     finally:
+        shutil.rmtree(sockets, ignore_errors=True)
         os.killpg(0, signal.SIGKILL)
     return 1
 
