@@ -31,6 +31,7 @@ from pipeline.compare.cells import (
     read_plain,
 )
 from pipeline.compare.collect import Result
+from pipeline.compare.page import Comparison, notes
 from pipeline.compare.queue import Queue
 from pipeline.compare.summary import rows_of
 
@@ -204,6 +205,15 @@ def test_rows_hold_pooled_intervals_tests_costs_and_curves() -> None:
     assert (hapo.generated, hapo.trained, hapo.wall_s, hapo.rounds) == (2000, 1000, 2.0, 20)
     assert hapo.curve is not None and hapo.curve.generated[-1] == 2000
     assert hapo.curve.probe[-1] == 0.5 and hapo.curve.probe[0] is None
+
+
+def test_the_page_warns_where_seeds_differ_more_than_problems() -> None:
+    levels = {("grpo", 0): 0.2, ("grpo", 1): 0.6, ("hapo", 0): 0.5, ("hapo", 1): 0.5}
+    results = [made_result(label, seed, level, [8]) for (label, seed), level in levels.items()]
+    rows = {"held": rows_of(results, "held", ["grpo"])}
+    said = " ".join(notes(Comparison(rows, ("grpo",), (0, 1), {}, (), "")))
+    apart = max(rows["held"][1].per_seed.values()) - min(rows["held"][1].per_seed.values())
+    assert apart > 0.35 and f"points): grpo {100 * apart:.1f}." in said
 
 
 # --- real experiments ---------------------------------------------------------------------------

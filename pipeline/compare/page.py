@@ -104,7 +104,23 @@ def notes(found: Comparison) -> list[str]:
         "Intervals and tests are over problems, the seeds pooled; they do not cover what another "
         f"starting policy would give. Seeds: {', '.join(map(str, found.seeds))}."
     )
+    if restless := _restless(head):
+        said.append(
+            "From seed to seed these differ by more than one seed's interval is wide: the run "
+            "matters more than the problems, and the pooled interval is too narrow for a claim "
+            f"about the method (largest less smallest, points): {restless}."
+        )
     return said
+
+
+def _restless(rows: Sequence[Row]) -> str:
+    """The settings whose seeds lie further apart than the interval over problems explains."""
+    found = []
+    for r in rows:
+        apart = max(r.per_seed.values()) - min(r.per_seed.values())
+        if apart > (r.ci[1] - r.ci[0]) * len(r.per_seed) ** 0.5:  # about one seed's own
+            found.append(f"{r.label} {100 * apart:.1f}")
+    return ", ".join(found)
 
 
 def score_table(found: Comparison, benchmark: str) -> Table:
