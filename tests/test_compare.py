@@ -92,6 +92,20 @@ def test_settings_are_checked_before_anything_runs() -> None:
         "c": [1, 2],
         "d": "off",
     }
+    assert parse_changes("gate={evidence: prompt, threshold: {kind: constant, gamma: 1}},b=2") == {
+        "gate": {"evidence": "prompt", "threshold": {"kind": "constant", "gamma": 1}},
+        "b": 2,
+    }
+
+
+def test_what_is_no_yaml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'\{kind: constant' is no YAML"):
+        parse_changes("gate.threshold={kind: constant")
+    (tmp_path / "cells.yaml").write_text("a: {b: 1\n")
+    with pytest.raises(ConfigError, match=r"cells\.yaml"):
+        named_settings([], [tmp_path / "cells.yaml"], [])
+    with pytest.raises(ConfigError, match="No such file"):
+        named_settings([], [tmp_path / "none.yaml"], [])
 
 
 def test_only_the_last_segment_may_have_a_budget() -> None:

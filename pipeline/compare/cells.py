@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from hapo_core.errors import ConfigError
 from pipeline.config import Params, parse_params
@@ -84,22 +85,37 @@ class Cell:
 
 
 def read_plain(path: Path) -> Plain:
-    """A YAML mapping."""
-    raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    """A YAML mapping.
+
+    Raises:
+        ConfigError: it is none, or no YAML, or the file cannot be read.
+    """
+    try:
+        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except YAMLError as error:
+        raise ConfigError(f"no YAML: {error}", where=str(path)) from error
     if not isinstance(raw, dict):
         raise ConfigError("not a mapping", where=str(path))
     return raw
 
 
 def parse_changes(text: str) -> dict[str, object]:
-    """`KEY=VALUE,KEY=VALUE`; values are YAML, a comma inside of brackets belongs to its value."""
-    pairs = re.split(r",(?![^\[{]*[\]}])", text)
+    """`KEY=VALUE,KEY=VALUE`; values are YAML, a comma that no `KEY=` follows belongs to its value.
+
+    Raises:
+        ConfigError: no such list, or a value that is no YAML.
+    """
     found: dict[str, object] = {}
-    for pair in pairs:
+    for pair in re.split(r",(?=\s*[\w.]+=)", text):
         key, mark, value = pair.partition("=")
         if not mark or not key.strip():
             raise ConfigError(f"{pair!r} is not KEY=VALUE", where=text)
-        found[key.strip()] = YAML(typ="safe").load(value)
+        try:
+            found[key.strip()] = YAML(typ="safe").load(value)
+        except YAMLError as error:
+            raise ConfigError(f"{value!r} is no YAML", where=pair) from error
     return found
 
 
