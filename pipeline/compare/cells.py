@@ -94,7 +94,7 @@ def read_plain(path: Path) -> Plain:
         raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except YAMLError as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"no YAML: {error}", where=str(path)) from error
     if not isinstance(raw, dict):
         raise ConfigError("not a mapping", where=str(path))
