@@ -22,8 +22,11 @@ def output_of(stage: str) -> Path | None:
 
 
 def dvc_cache(root: Path = Path()) -> Path:
-    """The folder of DVC's cache: `.dvc/cache`, unless its configuration says otherwise."""
-    from dvc.repo import Repo
+    """The folder of DVC's cache: `.dvc/cache`, unless its configuration says otherwise.
 
-    with Repo(str(root)) as repo:
-        return Path(repo.cache.local_cache_dir)
+    Only reads, so that it answers on a full disk too.
+    """
+    from dvc.config import Config
+
+    own = root / ".dvc"
+    return Path(Config(str(own.absolute()))["cache"].get("dir") or own / "cache")
