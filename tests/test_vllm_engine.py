@@ -130,7 +130,7 @@ def test_new_weights_reach_every_server(two: VLLMEngine) -> None:
     }
     fresh = two.checks[checks:]
     assert len(fresh) == 2 and all(c.motion == pytest.approx(1, abs=0.01) for c in fresh)
-    assert len(list(two._folder.glob("weights-*"))) == 1
+    assert len(list(two._fleet._folder.glob("weights-*"))) == 1
 
 
 def test_an_update_far_below_the_tolerance_is_seen_to_arrive(two: VLLMEngine) -> None:
@@ -149,8 +149,8 @@ def test_a_stale_server_is_an_error(two: VLLMEngine, size: float, tmp_path: Path
     asked = chain_prompts(two._tokenizer, 6)
     list(two.generate(asked, SAMPLING, 4, 0))
     kept = tmp_path / "kept"
-    two._weights.rename(kept)
-    kept_again = two._weights
+    two._fleet._weights.rename(kept)
+    kept_again = two._fleet._weights
     kept_again.symlink_to(kept)
     _nudge(two, size)
     two._fleet.synchronise()
@@ -196,7 +196,10 @@ def test_a_shard_goes_to_the_other_server_when_its_own_does_not_come_back(
     asked = chain_prompts(two._tokenizer, 24)
     sampling = Sampling(8, 1.0, 1.0, 100)
     whole = by_key(two.generate(asked, sampling, 6, 0))
-    settings, two._settings = two._settings, VLLMSettings(spec(), servers=2, restarts=0)
+    settings, two._fleet._settings = (
+        two._fleet._settings,
+        VLLMSettings(spec(), servers=2, restarts=0),
+    )
     process = two._fleet.servers[0].process
     assert process is not None and process.pid is not None
     leader = process.pid
@@ -205,7 +208,7 @@ def test_a_shard_goes_to_the_other_server_when_its_own_does_not_come_back(
         if not broken:
             os.kill(_api_process(two, 0), signal.SIGKILL)
         broken[rollout.prompt_id, rollout.sample] = rollout
-    two._settings = settings
+    two._fleet._settings = settings
     assert two._fleet.servers[0].lost
     eventually(lambda: not group_alive(leader))
     assert "server 0" in capsys.readouterr().out
