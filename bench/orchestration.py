@@ -10,6 +10,7 @@ CPU, a few minutes each; the load of the machine is printed beside the figures.
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import re
@@ -26,8 +27,9 @@ from pathlib import Path
 
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO))
-from pipeline import server  # noqa: E402
-from pipeline.request import with_overrides  # noqa: E402
+from pipeline.config.overrides import with_overrides  # noqa: E402
+from pipeline.flows import server  # noqa: E402
+from pipeline.flows.health import AUTH  # noqa: E402
 
 SMALL = (
     "base.hidden_size=32 base.layers=2 base.heads=2 base.steps=10 rollout.group_size=4 "
@@ -40,7 +42,7 @@ SHORT, LONG = 1, 21
 HAPO, DVC = ("pipeline.cli", "run", "train@1"), ("dvc", "repro", "train@1")
 STAGE = """
 import sys, time
-from pipeline.observe import run_stage, stage_main
+from pipeline.flows.stage import run_stage, stage_main
 
 def work(observer):
     for k in range(1, 41):
@@ -48,7 +50,7 @@ def work(observer):
         for name in ("rollout", "verify", "gate", "update"):
             observer.task(name, time.sleep, 0.1)
         observer.progress(k, 40)
-        observer.growing_table("rounds", [{"round": k}])
+        observer.growing_table("rounds-1", [{"round": k}])
 
 stage_main(lambda: run_stage("train@1", work))
 """
@@ -99,7 +101,7 @@ def environment(api: str | None) -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT")}
     env |= {"HF_HUB_OFFLINE": "1", "HAPO_PROGRESS_SECONDS": "0", "PYTHONUNBUFFERED": "1"}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
-    return env if api is None else env | {"PREFECT_API_URL": api}
+    return env if api is None else env | {"PREFECT_API_URL": api, AUTH: os.environ.get(AUTH, "")}
 
 
 @contextmanager
@@ -107,6 +109,7 @@ def prefect(home: Path) -> Iterator[server.Server]:
     """A server of our own."""
     began = time.monotonic()
     running = server.start(home)
+    os.environ[AUTH] = running.auth or ""
     print(f"the server took {time.monotonic() - began:.1f} s to start", flush=True)
     try:
         yield running
@@ -223,9 +226,11 @@ def _stopped(
 
 def _cancelling(api: str, run: str) -> None:
     state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
-    body, kind = json.dumps(state).encode(), {"content-type": "application/json"}
+    token = base64.b64encode(os.environ[AUTH].encode()).decode()
+    heads = {"content-type": "application/json", "authorization": f"Basic {token}"}
     address = f"{api}/flow_runs/{run}/set_state"
-    urllib.request.urlopen(urllib.request.Request(address, body, kind), timeout=20).close()
+    request = urllib.request.Request(address, json.dumps(state).encode(), heads)
+    urllib.request.urlopen(request, timeout=20).close()
 
 
 # --- a bad server -------------------------------------------------------------------------------

@@ -15,12 +15,13 @@ from flops import Lengths
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from hapo_core.gate import ConstantThreshold, Gate, GateSpec
+from hapo_core.graded import graded
 from hapo_core.groups import Group, PlannedGroup, Trace
-from hapo_core.loss import PAPER, Objective
 from hapo_core.methods import GRPO, HAPO
 from hapo_core.methods.base import ReinforcementMethod
+from hapo_core.objective import PAPER, Objective
 from hapo_core.rollout import Finish, Prompt, Rollout, Sampling
-from hapo_core.rollout.hf import HFEngine
+from hapo_core.rollout.transformers_engine import HFEngine
 from hapo_core.tasks.chains import distinct_chains
 from hapo_core.tasks.tiny import tiny_model, tiny_tokenizer
 from hapo_core.update import Updater, UpdateSpec
@@ -142,7 +143,7 @@ def made_groups(
             rollout = Rollout(prompt.prompt_id, j, tokens, (0.0,) * length, Finish.STOP, "")
             rollouts.append(rollout)
         rewards = tuple(float(k >= dead and j % 2 == 0) for j in range(work.size))
-        groups.append(Group(prompt, tuple(rollouts), rewards, None))
+        groups.append(Group(prompt, graded(rollouts, rewards), None))
     return groups
 
 
@@ -207,7 +208,7 @@ class Ours:
     def update(self, planned: Sequence[PlannedGroup]) -> float:
         """One optimizer step; its loss (NaN where nothing trained)."""
         metrics = self.updater.update(planned, OBJECTIVE, self.work.longest, RATE)
-        return math.nan if metrics.loss is None else metrics.loss
+        return math.nan if metrics["loss"] is None else metrics["loss"]
 
     def round(self, method: ReinforcementMethod | None = None) -> tuple[int, float]:
         """Rollout, reward, plan and update: (response tokens, seconds of the plan)."""
@@ -218,7 +219,7 @@ class Ours:
             share = self.dead_share
             rewards = tuple(reward(k, r.token_ids, self.work.groups, share) for r in own)
             trace = Trace("t", own[0].token_ids, "")  # of a usual length
-            groups.append(Group(prompt, tuple(own), rewards, trace))
+            groups.append(Group(prompt, graded(own, rewards), trace))
         began = self._now()
         planned = plan(method or grpo(), groups)
         planning = self._now() - began

@@ -33,3 +33,10 @@ def group_advantages(rewards: Sequence[float | None], kind: AdvantageKind) -> li
         variance = math.fsum((r - mean) ** 2 for r in known) / (len(known) - 1)
         scale = math.sqrt(variance) + STD_EPSILON
     return [0.0 if r is None else (r - mean) / scale for r in rewards]
+
+
+def negative_scale(advantages: Sequence[float], floor: float) -> float:
+    """The adaptive weight of advantages below 0 (arXiv 2605.30201): rows above 0 over rows below 0
+    of a whole optimizer batch, between `floor` and 1; 1 where none is below 0."""
+    above, below = (sum(sign * a > 0 for a in advantages) for sign in (1, -1))
+    return min(1.0, max(floor, above / below)) if below else 1.0

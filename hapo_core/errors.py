@@ -9,11 +9,15 @@ class HapoError(Exception):
     Args:
         what: what is wrong, in one sentence.
         where: file, row, key or address at which it was found.
-        remedy: what to do about it.
+        remedy: what to do about it, in words of this library.
+        topic: a name under which a program around the library may have a remedy in its own words
+            (which key of its configuration, which of its commands).
     """
 
-    def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
-        self.what, self.where, self.remedy = what, where, remedy
+    def __init__(
+        self, what: str, *, where: str | None = None, remedy: str | None = None, topic: str = ""
+    ) -> None:
+        self.what, self.where, self.remedy, self.topic = what, where, remedy, topic
         parts = [what]
         if where:
             parts.append(f"  at: {where}")

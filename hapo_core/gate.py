@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fractions import Fraction
 
-from scipy.stats import beta as beta_distribution
-
-from hapo_core.draws import Purpose, generator
 from hapo_core.errors import ConfigError
+from hapo_core.rng import Purpose, generator, uniforms
 
 
 class Evidence(StrEnum):
@@ -51,12 +50,15 @@ class Decision(StrEnum):
     """The gate (or the method) kept the group on-policy."""
     SOLVED = "solved"
     """Every known rollout was right: never injected, whatever gamma is."""
+    HELD_OUT = "held_out"
+    """The gate was open, there was a trace, and a draw left it out, to measure what help does."""
     NO_TRACE = "no_trace"
     """The gate was open, but the prompt has no usable trace."""
     UNKNOWN = "unknown"
     """No rollout of the group has a known reward."""
     DISCARDED = "discarded"
-    """Dynamic sampling: all rewards are equal, another prompt was drawn in its place."""
+    """All rewards are equal and the group has no rows: with dynamic sampling another prompt was
+    drawn in its place, REAL just drops it."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,19 @@ class ScheduledThreshold:
     step_at: float = 0.5
 
     def at(self, round_index: int) -> float:
-        """gamma of a round (counted from 0); after the horizon it stays at `end`."""
+        """gamma of a round (counted from 0); after the horizon it stays at `end`.
+
+        Exact: where the decimals that were configured give a fraction, gamma is the float64 next
+        to it, as c is, so that c = gamma is seen as equal and the gate stays closed.
+        """
+        start, end = Fraction(str(self.start)), Fraction(str(self.end))
+        return float(end + (start - end) * self._weight(round_index))
+
+    def _weight(self, round_index: int) -> Fraction:
         x = min(1.0, round_index / self.horizon)
         match self.shape:
             case Shape.LINEAR:
-                w = 1.0 - x
+                return 1 - min(Fraction(1), Fraction(round_index, self.horizon))
             case Shape.COSINE:
                 w = 0.5 * (1.0 + math.cos(math.pi * x))
             case Shape.SIGMOID:
@@ -89,8 +99,11 @@ class ScheduledThreshold:
                 low, high = _logistic(-6.0), _logistic(6.0)
                 w = (_logistic(6.0 - 12.0 * x) - low) / (high - low)
             case Shape.STEP:
-                w = 1.0 if x < self.step_at else 0.0
-        return self.end + (self.start - self.end) * w
+                before = Fraction(round_index, self.horizon) < Fraction(str(self.step_at))
+                return Fraction(int(before))
+        # All rational values of the two curves (at rational x) are quarters.
+        quarters = round(4 * w)
+        return Fraction(quarters, 4) if abs(4 * w - quarters) < 1e-12 else Fraction(w)
 
 
 @dataclass(frozen=True)
@@ -109,7 +122,8 @@ Threshold = ConstantThreshold | ScheduledThreshold | AdaptiveThreshold
 
 @dataclass(frozen=True)
 class GateSpec:
-    """One member of the gate family. `prior_a`, `prior_b`: the Beta prior (a0, b0) of METHOD 4."""
+    """One member of the gate family. `prior_a`, `prior_b`: the Beta prior (a0, b0) of METHOD 4;
+    `correlation`: rho of METHOD 9, by which the rollouts of a group count for less."""
 
     threshold: Threshold
     evidence: Evidence = Evidence.GROUP
@@ -118,6 +132,24 @@ class GateSpec:
     prior_a: float = 1.0
     prior_b: float = 1.0
     forgetting: float = 1.0
+    correlation: float = 0.0
+    holdout: float = 0.0
+    """Probability that an open gate stays shut (METHOD 9): all of METHOD 4's probabilities are
+    multiplied by 1 - holdout."""
+
+
+@dataclass(frozen=True)
+class RuleSpec(GateSpec):
+    """A method's own rule, written as a gate for those who predict with it: the teacher enters iff
+    S <= `cutoff`, whatever the number of known rollouts is, and also where all of them are right.
+    `threshold` is the same rule on the mean of a whole group; `Gate` itself is never made of it."""
+
+    cutoff: float = math.inf
+
+
+def evidence_weight(known: float, correlation: float) -> float:
+    """What one rollout of a group of `known` counts for: 1 / (1 + (N - 1) rho); 1 for rho = 0."""
+    return 1.0 / (1.0 + max(known - 1, 0) * correlation)
 
 
 @dataclass(frozen=True)
@@ -157,7 +189,7 @@ class GateState:
 
 
 class Gate:
-    """A gate with its state. Call `begin_round` once, then `read` for every group of the round.
+    """A gate with its state. Call `begin_round` once, then `observe` for every group of the round.
 
     Args:
         spec: which gate.
@@ -188,22 +220,30 @@ class Gate:
         state.gamma = gamma
         return gamma
 
-    def read(self, prompt_id: str, successes: int, known: int, round_index: int) -> Reading:
+    def observe(self, prompt_id: str, successes: int, known: int, round_index: int) -> Reading:
         """Take S successes among `known` rollouts into the posterior and give c against gamma_t.
 
         Raises:
             RuntimeError: if `begin_round` was not called.
         """
         if self.state.gamma is None:
-            raise RuntimeError("Gate.read before Gate.begin_round")
+            raise RuntimeError("Gate.observe before Gate.begin_round")
         old = self.state.posteriors.get(prompt_id)
         a, b = self._before(old)
-        after_a, after_b = a + successes, b + known - successes
+        weight = evidence_weight(known, self.spec.correlation)
+        after_a, after_b = a + weight * successes, b + weight * known - weight * successes
         self.state.posteriors[prompt_id] = Posterior(
             after_a, after_b, (old.visits if old else 0) + 1, round_index
         )
         confidence = self._statistic(after_a, after_b, prompt_id, round_index)
         return Reading(a, b, confidence, self.state.gamma)
+
+    def holds_out(self, prompt_id: str, round_index: int) -> bool:
+        """Whether the draw of this visit leaves an open gate shut; it depends on nothing else."""
+        if not self.spec.holdout:
+            return False
+        draw = uniforms(1, self._seed, Purpose.HOLDOUT, round_index, prompt_id)
+        return bool(draw[0] < self.spec.holdout)
 
     def _before(self, old: Posterior | None) -> tuple[float, float]:
         spec = self.spec
@@ -223,25 +263,23 @@ class Gate:
                 rng = generator(self._seed, Purpose.THOMPSON, round_index, prompt_id)
                 return float(rng.beta(a, b))
             case Statistic.QUANTILE:
-                return float(beta_distribution.ppf(self.spec.quantile, a, b))
+                return _beta_quantile(self.spec.quantile, a, b)
 
 
 def reachable_range(spec: GateSpec, group_size: int) -> tuple[float, float]:
     """(low, high) such that the gate can both open and close iff low < gamma <= high.
 
-    For the paper's gate: (1/(N+2), (N+1)/(N+2)). A gate with gamma <= low never opens. Prompt
-    evidence and Thompson draws reach all of (0, 1).
+    For the paper's gate: (1/(N+2), (N+1)/(N+2)); with `correlation` N counts for less. A gate with
+    gamma <= low never opens. Prompt evidence and Thompson draws reach all of (0, 1).
     """
     if spec.evidence is Evidence.PROMPT or spec.statistic is Statistic.THOMPSON:
         return 0.0, 1.0
-    a, b, n = spec.prior_a, spec.prior_b, group_size
+    a, b = spec.prior_a, spec.prior_b
+    n = evidence_weight(group_size, spec.correlation) * group_size
     if spec.statistic is Statistic.MEAN:
         return a / (a + b + n), (a + n) / (a + b + n)
     q = spec.quantile
-    return (
-        float(beta_distribution.ppf(q, a, b + n)),
-        float(beta_distribution.ppf(q, a + n, b)),
-    )
+    return _beta_quantile(q, a, b + n), _beta_quantile(q, a + n, b)
 
 
 def check_reachable(spec: GateSpec, group_size: int) -> None:
@@ -263,13 +301,16 @@ def check_reachable(spec: GateSpec, group_size: int) -> None:
         f"gamma {gamma:g} is {'at or below' if never else 'above'} the reachable range "
         f"({low:.4g}, {high:.4g}] of the confidence with groups of {group_size}: the gate would "
         f"{'never' if never else 'always'} open",
-        where="gate.threshold",
-        remedy=(
-            f"choose a gamma in the range, method {'grpo' if never else 'luffy'}, "
-            "or gate.allow_unreachable: true"
-        ),
+        remedy=f"choose a gamma in the range, or method {'grpo' if never else 'luffy'}",
+        topic="gate:unreachable",
     )
 
 
 def _logistic(x: float) -> float:
     return 1.0 / (1.0 + math.exp(-x))
+
+
+def _beta_quantile(q: float, a: float, b: float) -> float:
+    from scipy.stats import beta  # a second to import: not before a command's help
+
+    return float(beta.ppf(q, a, b))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from hapo_core.draws import Purpose, generator
 from hapo_core.gate import Decision, Reading
-from hapo_core.loss import Objective, TrainRow
+from hapo_core.graded import Graded
+from hapo_core.objective import Objective, TrainRow
+from hapo_core.rng import Purpose, generator
 from hapo_core.rollout.protocol import Prompt, Rollout
 
 
@@ -46,39 +47,39 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Continuation:
-    """What the policy made of the first `prefix` tokens of the trace. `rollout` holds its own
-    tokens only (`text` is the whole response); the reward is that of the whole response."""
-
-    prefix: int
-    rollout: Rollout
-    reward: float | None
-
-
-@dataclass(frozen=True)
 class Group:
-    """The rollouts of one prompt in one round, in sample order, with their rewards.
+    """The graded rollouts of one prompt in one round, in sample order.
 
-    A reward is 1 or 0, or None where the verdict is unknown (timeout, bad gold, error). A
-    supervised round has groups without rollouts. `continuations` are not among the rollouts: S,
-    the success rate and the gate never see what the policy reached with a teacher's head start.
+    A supervised round has groups without rollouts. `continuations` are what the policy made of the
+    first tokens of the trace (`Rollout.prefix`): a rollout of them holds the policy's own tokens,
+    its text and its reward are those of the whole response. They are not among `samples`: S, the
+    success rate and the gate never see what the policy reached with a teacher's head start.
     """
 
     prompt: Prompt
-    rollouts: tuple[Rollout, ...]
-    rewards: tuple[float | None, ...]
+    samples: tuple[Graded, ...]
     trace: Trace | None
-    continuations: tuple[Continuation, ...] = ()
+    continuations: tuple[Graded, ...] = ()
+
+    @property
+    def rollouts(self) -> tuple[Rollout, ...]:
+        """The rollouts, without what was found of them."""
+        return tuple(s.rollout for s in self.samples)
+
+    @property
+    def rewards(self) -> tuple[float | None, ...]:
+        """Their rewards: 1 or 0, or None where the verdict is unknown."""
+        return tuple(s.reward for s in self.samples)
 
     @property
     def successes(self) -> int:
         """S: rollouts that the policy really solved, before any injection."""
-        return sum(1 for r in self.rewards if r is not None and r > 0)
+        return sum(1 for s in self.samples if s.reward is not None and s.reward > 0)
 
     @property
     def known(self) -> int:
         """Rollouts with a known reward."""
-        return sum(1 for r in self.rewards if r is not None)
+        return sum(1 for s in self.samples if s.reward is not None)
 
     @property
     def mixed(self) -> bool:
@@ -102,8 +103,10 @@ class PlannedGroup:
     reading: Reading | None = None
 
     def dead(self, objective: Objective) -> bool:
-        """Whether no row of the group has a gradient."""
-        return not any(row.trains(objective) for row in self.rows)
+        """Whether no row of the group learns from a reward or from the teacher. An entropy bonus
+        is no signal (METHOD 2): with one, all rows have a gradient, and nothing would be dead."""
+        signal = replace(objective, entropy_coefficient=0.0)
+        return not any(row.trains(signal) for row in self.rows)
 
 
 @dataclass(frozen=True)

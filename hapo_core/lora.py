@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
 from transformers import PreTrainedModel
 
-from hapo_core.draws import Purpose, seed32
 from hapo_core.errors import ConfigError, DataError
+from hapo_core.rng import Purpose, seed31
+from hapo_core.update_spec import LoraSpec
+
+__all__ = [
+    "ADAPTER",
+    "LoraSpec",
+    "add_adapters",
+    "base_of",
+    "has_adapters",
+    "load_adapters",
+    "merged_state",
+    "settle_description",
+]
 
 ADAPTER = "adapter_config.json"
 """In a policy's folder: it holds adapters, and this names the model that they belong to."""
-
-
-@dataclass(frozen=True)
-class LoraSpec:
-    """Adapters W + (alpha / rank) B A on linear layers (Hu et al. 2021, arXiv 2106.09685).
-
-    `targets`: names of layers; None means every linear layer but the head.
-    """
-
-    rank: int
-    alpha: float
-    targets: tuple[str, ...] | None = None
 
 
 def has_adapters(model: PreTrainedModel) -> bool:
@@ -53,11 +52,11 @@ def add_adapters(model: PreTrainedModel, spec: LoraSpec, seed: int) -> None:
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed32(seed, Purpose.INIT))
+        torch.manual_seed(seed31(seed, Purpose.INIT))
         try:
             model.add_adapter(config)
         except ValueError as error:
-            raise ConfigError(f"no adapters: {error}", where="update.lora.targets") from error
+            raise ConfigError(f"no adapters: {error}", topic="lora:targets") from error
 
 
 def base_of(folder: Path) -> Path | None:
@@ -116,6 +115,4 @@ def merged_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 def _require_peft() -> None:
     if importlib.util.find_spec("peft") is None:
-        raise ConfigError(
-            "adapters need peft", where="update.lora", remedy="pip install 'hapo[lora]'"
-        )
+        raise ConfigError("adapters need peft", remedy="pip install peft", topic="lora:peft")

@@ -9,183 +9,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 
 import torch
 
-from hapo_core.advantage import AdvantageKind
-
-
-class RowKind(StrEnum):
-    """Whose tokens a row holds, and so which objective they get."""
-
-    ON_POLICY = "on_policy"
-    TEACHER = "teacher"
-    SFT = "sft"
-
-
-class Part(StrEnum):
-    """Which term of the loss a row belongs to. Every part has a normaliser of its own, taken over
-    the whole optimizer batch."""
-
-    MAIN = "main"
-    EXPERT = "expert"
-    """Likelihood of traces beside the groups (SRFT, HPT, CHORD): always a token mean."""
-
-
-class Surrogate(StrEnum):
-    """What an on-policy row maximises."""
-
-    CLIP = "clip"
-    """CLIP(r, A) per token (METHOD 2); `clip` None leaves r A."""
-    LOG = "log"
-    """A log pi per token (SRFT)."""
-    SCORE = "score"
-    """A s with s = mean_t log r_t (REAL, whose group weights A come from `hapo_core.coupled`)."""
-
-
-class TeacherShape(StrEnum):
-    """f(p) of a teacher token (METHOD 3.1)."""
-
-    RATIO = "ratio"
-    """p / (p + lambda), LUFFY's policy shaping."""
-    LOG = "log"
-    """log p, the plain likelihood anchor."""
-    PROB = "prob"
-    """p."""
-
-
-class TeacherWeight(StrEnum):
-    """What multiplies f(p)."""
-
-    ADVANTAGE = "advantage"
-    NONE = "none"
-    CONFIDENCE = "confidence"
-    """1 - c."""
-
-
-class Aggregation(StrEnum):
-    """How token terms become one number; each normaliser spans the whole optimizer batch."""
-
-    TOKEN_MEAN = "token_mean"
-    SEQ_MEAN = "seq_mean"
-    CONSTANT = "constant"
-    GROUP_MEAN = "group_mean"
-    """Sum over the rows of a group, mean over the groups (REAL)."""
-
-
-class RatioLevel(StrEnum):
-    """On which level pi / pi_old is taken."""
-
-    TOKEN = "token"
-    SEQUENCE = "sequence"
-    """s = exp(mean_t log r_t) for all tokens of a row (GSPO)."""
-
-
-class Mismatch(StrEnum):
-    """Correction for a sampler whose log-probs differ from the trainer's (METHOD 5)."""
-
-    OFF = "off"
-    TOKEN_TRUNCATE = "token_truncate"
-    SEQUENCE_MASK = "sequence_mask"
-
-
-@dataclass(frozen=True)
-class Objective:
-    """All that the loss needs to know. `clip` is (eps_lo, eps_hi) or None."""
-
-    advantage: AdvantageKind = AdvantageKind.STD
-    clip: tuple[float, float] | None = (0.2, 0.2)
-    aggregation: Aggregation = Aggregation.TOKEN_MEAN
-    ratio_level: RatioLevel = RatioLevel.TOKEN
-    entropy_coefficient: float = 0.0
-    teacher_shape: TeacherShape = TeacherShape.RATIO
-    teacher_weight: TeacherWeight = TeacherWeight.ADVANTAGE
-    shaping_lambda: float = 0.1
-    mismatch: Mismatch = Mismatch.OFF
-    mismatch_cap: float = 2.0
-    temperature: float = 1.0
-    surrogate: Surrogate = Surrogate.CLIP
-    score_tau: float = 0.5
-    """tau of REAL's group loss."""
-    prefix_share: float = 1.0
-    """Share of a row's prefix tokens that train: those of the highest entropy (Prefix-RFT)."""
-
-
-PAPER = Objective()
-"""HAPO's equations: std, clip 0.2, token mean."""
-LUFFY_RELEASE = Objective(
-    advantage=AdvantageKind.MEAN_ONLY,
-    clip=None,
-    aggregation=Aggregation.CONSTANT,
-    entropy_coefficient=0.001,
+from hapo_core.advantage import negative_scale
+from hapo_core.metrics import Metrics
+from hapo_core.mismatch import Apart
+from hapo_core.objective import (
+    Aggregation,
+    Mismatch,
+    Objective,
+    Part,
+    RatioLevel,
+    RowKind,
+    Surrogate,
+    TeacherShape,
+    TrainRow,
 )
-"""LUFFY's released run: mean-only, no clip, sum over a constant, entropy .001."""
-DAPO = Objective(clip=(0.2, 0.28))
-"""Clip-higher and the token mean (arXiv 2503.14476)."""
-DR_GRPO = Objective(advantage=AdvantageKind.MEAN_ONLY, aggregation=Aggregation.CONSTANT)
-"""No std, no length in the normaliser (arXiv 2503.20783)."""
-GSPO = Objective(
-    clip=(3e-4, 4e-4), aggregation=Aggregation.SEQ_MEAN, ratio_level=RatioLevel.SEQUENCE
-)
-"""Ratio and clip of whole sequences (arXiv 2507.18071)."""
-
-
-@dataclass(frozen=True)
-class TrainRow:
-    """One row of the optimizer batch.
-
-    `advantage` is A of an on-policy or teacher row (1 for SFT); `confidence` is the gate's c of the
-    row's group (teacher rows). `sampler_logprobs`: of the engine, one per token after the prefix;
-    None where there was no sampler.
-    """
-
-    prompt_ids: tuple[int, ...]
-    response_ids: tuple[int, ...]
-    kind: RowKind
-    advantage: float = 1.0
-    confidence: float = 0.0
-    sampler_logprobs: tuple[float, ...] | None = None
-    part: Part = Part.MAIN
-    weight: float = 1.0
-    """Multiplies the row's scale; it does not enter the normaliser."""
-    entropy_exponent: float = 0.0
-    """k of a further factor exp(k H), H the detached mean token entropy of this row (SRFT)."""
-    phi: bool = False
-    """SFT rows: weigh each token by p (1 - p), detached (CHORD-phi)."""
-    prefix: int = 0
-    """The first tokens of the response that are the teacher's (Prefix-RFT)."""
-    prefix_kind: RowKind = RowKind.ON_POLICY
-    """The objective of these tokens: ratio to pi_old, or TEACHER."""
-    group: str = ""
-    """Rows of one name are one group of the `group_mean` aggregation."""
-    offset: float = 0.0
-    """Constant that makes a linearised loss show its true value (REAL)."""
-    sample: int | None = None
-    """Index of the rollout of the group that the row holds."""
-    branch: int | None = None
-    """Index of the continuation that it holds."""
-
-    def teacher_factor(self, weight: TeacherWeight) -> float:
-        """What multiplies f(p) on this row."""
-        match weight:
-            case TeacherWeight.ADVANTAGE:
-                return self.advantage
-            case TeacherWeight.NONE:
-                return 1.0
-            case TeacherWeight.CONFIDENCE:
-                return 1.0 - self.confidence
-
-    def trains(self, objective: Objective) -> bool:
-        """Whether the row has any gradient: rows without are skipped, but still counted."""
-        match self.kind:
-            case RowKind.SFT:
-                return True
-            case RowKind.TEACHER:
-                return self.teacher_factor(objective.teacher_weight) != 0.0
-            case RowKind.ON_POLICY:
-                return self.advantage != 0.0 or objective.entropy_coefficient > 0.0
 
 
 def row_scales(rows: Sequence[TrainRow], aggregation: Aggregation, max_tokens: int) -> list[float]:
@@ -220,21 +61,31 @@ def _part_scales(
             return [1.0 / len({row.group for row in rows})] * len(rows)
 
 
+def negative_weighed(rows: Sequence[TrainRow], objective: Objective) -> list[TrainRow]:
+    """The rows of a whole optimizer batch with `negative_weight` on advantages below 0 (METHOD 9).
+
+    Only the policy's own rows have it: a trace's advantage and a coupled weight are no verdict on
+    what the policy wrote.
+    """
+    own = [row.kind is RowKind.ON_POLICY and row.part is Part.MAIN for row in rows]
+    weight = objective.negative_weight
+    if weight is None:
+        advantages = [row.advantage for row, is_own in zip(rows, own, strict=True) if is_own]
+        weight = negative_scale(advantages, objective.negative_floor)
+    if weight == 1.0:
+        return list(rows)
+    return [
+        replace(row, advantage=weight * row.advantage) if is_own and row.advantage < 0 else row
+        for row, is_own in zip(rows, own, strict=True)
+    ]
+
+
 @dataclass(frozen=True)
 class LossParts:
-    """`loss`: scalar tensor to call backward on. The rest are detached sums for the metrics."""
+    """`loss`: scalar tensor to call backward on. `metrics`: what was measured beside it."""
 
     loss: torch.Tensor
-    teacher_pull: float
-    """sum scale |d term / d log p| over teacher tokens, those of likelihood rows included."""
-    policy_pull: float
-    """The same over on-policy tokens."""
-    entropy_sum: float
-    """Nats, over on-policy tokens (0 unless entropies were given)."""
-    mismatch_sum: float
-    """sum |log pi_trainer - log pi_sampler| over on-policy tokens with sampler log-probs."""
-    mismatch_max: float
-    mismatch_tokens: int
+    metrics: Metrics
 
 
 def batch_loss(
@@ -266,9 +117,11 @@ def batch_loss(
     scale = spread(scales)
     if any(r.entropy_exponent for r in rows):
         scale = scale * _entropy_factor(rows, lengths, entropies)
-    factor = spread([_factor(r, objective) for r in rows])
+    factor = spread([r.factor(r.kind, objective.teacher_weight) for r in rows])
+    _weigh_prefixes(factor, rows, lengths, objective)
     policy, teacher = (_tokens_of(k, rows, lengths) for k in (RowKind.ON_POLICY, RowKind.TEACHER))
-    correction, mismatch = _mismatch(rows, lengths, old, policy, objective)
+    metrics = Metrics()
+    correction = _mismatch(rows, lengths, old, policy, objective, metrics)
 
     surrogate = _policy_surrogate(logprobs, old, lengths, factor, objective) * correction
     shaped = _teacher_surrogate(logprobs, factor, objective)
@@ -282,25 +135,34 @@ def batch_loss(
     loss = -(scale * term).sum()
     if any(r.offset for r in rows):
         loss = loss + sum(s * r.offset for s, r in zip(scales, rows, strict=True))
-    entropy_sum = 0.0
+    ratioed = policy
     if prefix is not None:
         teacher, policy = teacher | prefix, policy & ~prefix
     if entropies is not None:
-        entropy_sum = float(entropies.detach()[policy].sum())
+        # Mean nats per trained on-policy token.
+        metrics.mean("entropy", float(entropies.detach()[policy].sum()), int(policy.sum()))
         if objective.entropy_coefficient > 0:
             bonus = (scale * entropies)[policy].sum()
             loss = loss - objective.entropy_coefficient * bonus
 
     with torch.no_grad():
-        slope = _teacher_slope(logprobs.detach(), objective)
+        pull = scale * factor.abs()
+        teacher_slope = _teacher_slope(logprobs.detach(), objective)
+        own_slope = correction * _policy_slope(logprobs.detach(), old, lengths, factor, objective)
+        own_pull = torch.where(ratioed, pull * own_slope, torch.zeros_like(pull))
+        if objective.surrogate is Surrogate.CLIP and objective.ratio_level is RatioLevel.SEQUENCE:
+            own_pull = _row_means(own_pull, lengths)  # each token moves the ratio of all
+        prefix_pull = pull * teacher_slope
         if prefix is not None:
-            slope = torch.where(prefix & _own_kind(rows, lengths), torch.ones_like(slope), slope)
-        if objective.surrogate is Surrogate.SCORE:
-            correction = correction / lengths.repeat_interleave(lengths)
-        teacher_pull = float((scale * factor.abs() * slope)[teacher].sum())
+            own_prefix = prefix & _own_kind(rows, lengths)
+            prefix_pull = torch.where(own_prefix, own_pull, prefix_pull)
+        teacher_pull = float(prefix_pull[teacher].sum())
         teacher_pull += float((scale * imitation)[imitated].sum())
-        policy_pull = float((scale * factor.abs() * correction)[policy].sum())
-    return LossParts(loss, teacher_pull, policy_pull, entropy_sum, *mismatch)
+        policy_pull = float(own_pull[policy].sum())
+        # sum scale |d term / d log p| over teacher tokens, over that of on-policy tokens.
+        metrics.mean("teacher_balance", teacher_pull, policy_pull)
+        metrics.per_step("loss", float(loss.detach()))
+    return LossParts(loss, metrics)
 
 
 def _tokens_of(kind: RowKind, rows: Sequence[TrainRow], lengths: torch.Tensor) -> torch.Tensor:
@@ -368,10 +230,29 @@ def _likelihood_slope(
     return torch.where(phi, p * (1 - p), torch.ones_like(p))
 
 
-def _factor(row: TrainRow, objective: Objective) -> float:
-    if row.kind is RowKind.TEACHER:
-        return row.teacher_factor(objective.teacher_weight)
-    return row.advantage
+def _weigh_prefixes(
+    factor: torch.Tensor, rows: Sequence[TrainRow], lengths: torch.Tensor, objective: Objective
+) -> None:
+    """Give prefixes, in place, the factor of their own objective, not of the row's."""
+    if any(r.prefix for r in rows):
+        for row, part in zip(rows, factor.split(lengths.tolist()), strict=True):
+            part[: row.prefix] = row.factor(row.prefix_kind, objective.teacher_weight)
+
+
+def _row_means(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """The mean of each row, for each of its tokens."""
+    means = torch.stack([part.mean() for part in values.split(lengths.tolist())])
+    return means.repeat_interleave(lengths)
+
+
+def _ratio(
+    logprobs: torch.Tensor, old: torch.Tensor, lengths: torch.Tensor, level: RatioLevel
+) -> torch.Tensor:
+    """pi / pi_old of each token, or for each token the geometric mean over its row."""
+    log_ratio = logprobs - old
+    if level is RatioLevel.SEQUENCE:
+        log_ratio = _row_means(log_ratio, lengths)
+    return log_ratio.exp()
 
 
 def _policy_surrogate(
@@ -384,17 +265,33 @@ def _policy_surrogate(
     """A log pi, A s, or CLIP(r, A) per token (METHOD 2) with r on token or sequence level."""
     if objective.surrogate is Surrogate.LOG:
         return advantage * logprobs
-    log_ratio = logprobs - old
     if objective.surrogate is Surrogate.SCORE:
-        return advantage * log_ratio / lengths.repeat_interleave(lengths)
-    if objective.ratio_level is RatioLevel.SEQUENCE:
-        means = torch.stack([part.mean() for part in log_ratio.split(lengths.tolist())])
-        log_ratio = means.repeat_interleave(lengths)
-    ratio = log_ratio.exp()
+        return advantage * (logprobs - old) / lengths.repeat_interleave(lengths)
+    ratio = _ratio(logprobs, old, lengths, objective.ratio_level)
     if objective.clip is None:
         return ratio * advantage
     low, high = objective.clip
     return torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
+
+
+def _policy_slope(
+    logprobs: torch.Tensor,
+    old: torch.Tensor,
+    lengths: torch.Tensor,
+    advantage: torch.Tensor,
+    objective: Objective,
+) -> torch.Tensor:
+    """|d surrogate / d log p| per token, divided by |A|: the ratio, and 0 where it is clipped."""
+    if objective.surrogate is Surrogate.LOG:
+        return torch.ones_like(logprobs)
+    if objective.surrogate is Surrogate.SCORE:
+        return 1.0 / lengths.repeat_interleave(lengths)
+    ratio = _ratio(logprobs, old, lengths, objective.ratio_level)
+    if objective.clip is None:
+        return ratio
+    low, high = objective.clip
+    clipped = ((advantage > 0) & (ratio > 1 + high)) | ((advantage < 0) & (ratio < 1 - low))
+    return torch.where(clipped, torch.zeros_like(ratio), ratio)
 
 
 def _teacher_surrogate(
@@ -409,11 +306,15 @@ def _teacher_surrogate(
             shaped = logprobs
         case TeacherShape.PROB:
             shaped = logprobs.exp()
+        case TeacherShape.TRUST:
+            # Both sides meet at p = alpha with value 1 and slope 1.
+            far = logprobs - math.log(objective.trust_alpha)
+            shaped = torch.where(far < 0, far.clamp(max=0).exp(), 1 + far)
     return factor * shaped
 
 
 def _teacher_slope(logprobs: torch.Tensor, objective: Objective) -> torch.Tensor:
-    """df / d log p: lambda p / (p + lambda)^2, 1, or p."""
+    """df / d log p: lambda p / (p + lambda)^2, 1, p, or min(1, p / alpha)."""
     match objective.teacher_shape:
         case TeacherShape.RATIO:
             f = torch.sigmoid(logprobs - math.log(objective.shaping_lambda))
@@ -422,6 +323,8 @@ def _teacher_slope(logprobs: torch.Tensor, objective: Objective) -> torch.Tensor
             return torch.ones_like(logprobs)
         case TeacherShape.PROB:
             return logprobs.exp()
+        case TeacherShape.TRUST:
+            return (logprobs - math.log(objective.trust_alpha)).exp().clamp(max=1.0)
 
 
 def _mismatch(
@@ -430,8 +333,10 @@ def _mismatch(
     old: torch.Tensor,
     policy: torch.Tensor,
     objective: Objective,
-) -> tuple[torch.Tensor, tuple[float, float, int]]:
-    """Weights w per token (1 on teacher and SFT rows), and (sum, max, count) of |delta log p|."""
+    metrics: Metrics,
+) -> torch.Tensor:
+    """Weights w per token (1 on teacher and SFT rows); |delta log p| of sampler and trainer is
+    measured over on-policy tokens with sampler log-probs."""
     sampler, known = old.clone(), torch.zeros_like(policy)
     start = 0
     for row in rows:
@@ -443,7 +348,11 @@ def _mismatch(
         start = end
     delta = old - sampler
     size = delta[known].abs()
-    stats = (float(size.sum()), float(size.max()) if len(size) else 0.0, len(size))
+    if len(size):
+        metrics.mean("mismatch_mean", float(size.sum()), len(size))
+        metrics.max("mismatch_max", float(size.max()))
+        drawn, now = float(sampler[known].sum()), float(old[known].sum())
+        metrics.apart.add(Apart(len(size), float(size.sum()), drawn, now))
     match objective.mismatch:
         case Mismatch.OFF:
             weight = torch.ones_like(old)
@@ -453,4 +362,4 @@ def _mismatch(
             sums = torch.stack([part.sum() for part in delta.split(lengths.tolist())])
             kept = (sums <= math.log(objective.mismatch_cap)).to(old.dtype)
             weight = kept.repeat_interleave(lengths)
-    return weight, stats
+    return weight

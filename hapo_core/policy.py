@@ -11,17 +11,30 @@ from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from hapo_core.distributed import is_sharded, unsharded_state
 from hapo_core.errors import DataError
-from hapo_core.head import ChunkedLogProbs
+from hapo_core.fit import refuse_vocabulary
+from hapo_core.logits import (
+    HeadPath,
+    head_path,
+    hidden_states,
+    own_logits,
+    vocabulary,
+    whole_logits,
+)
+from hapo_core.logprob_head import ChunkedLogProbs
 from hapo_core.lora import base_of, load_adapters, settle_description
-from hapo_core.ranks import is_sharded, whole_state
 
 HEAD_CHUNK_ELEMENTS = 32 * 1024 * 1024
 """Most logits held at once by the log-prob head (float32: 128 MiB)."""
+
+_NOISE = ("drop", "jitter", "noise")
+"""What rates of noise are called that layers hold themselves."""
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
@@ -34,7 +47,8 @@ def load_policy(
     A folder with adapters gives their model with them on it; then only they can train.
 
     Raises:
-        DataError: if the folder is no model, or a weight file is missing.
+        DataError: if the folder is no model, a weight file is missing, or the tokenizer has tokens
+            that the model has not.
     """
     if (base := base_of(path)) is not None:
         model, tokenizer = load_policy(base, dtype, attn_implementation)
@@ -53,14 +67,40 @@ def load_policy(
         tokenizer = AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
         raise DataError(
             f"the model folder cannot be loaded: {error}",
             where=str(path),
-            remedy="rebuild it: delete it and run `dvc checkout`, or `dvc repro base`",
+            remedy="point to a complete Hugging Face folder",
+            topic="policy:folder",
         ) from error
+    refuse_vocabulary(model, tokenizer)
     model.requires_grad_(True)
+    _settle_generation(model)
     return model, tokenizer
+
+
+def _settle_generation(model: PreTrainedModel) -> None:
+    """Drop the settings of generation that transformers loads and then refuses to save, such as
+    Vicuna's temperature beside `do_sample: false`. It ignores them in generation, and so do we;
+    the ids of end tokens stay."""
+    config = model.generation_config
+    if config is None or _savable(config):
+        return
+    given = config.to_diff_dict()
+    mode = {"do_sample": given["do_sample"]} if "do_sample" in given else {}
+    kept = {k: v for k, v in given.items() if _savable(GenerationConfig(**{**mode, k: v}))}
+    model.generation_config = GenerationConfig(**kept)
+
+
+def _savable(config: GenerationConfig) -> bool:
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        return False
+    return True
 
 
 def check_model_folder(path: Path) -> None:
@@ -69,10 +109,13 @@ def check_model_folder(path: Path) -> None:
     Raises:
         DataError: naming the missing file.
     """
-    remedy = "restore it with `dvc checkout`, or point to a complete Hugging Face folder"
+    remedy, topic = "point to a complete Hugging Face folder", "policy:folder"
     if not (path / "config.json").is_file():
         raise DataError(
-            "not a model folder: config.json is missing", where=str(path), remedy=remedy
+            "not a model folder: config.json is missing",
+            where=str(path),
+            remedy=remedy,
+            topic=topic,
         )
     index = path / "model.safetensors.index.json"
     if index.is_file():
@@ -80,7 +123,10 @@ def check_model_folder(path: Path) -> None:
             shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
         except (json.JSONDecodeError, KeyError, AttributeError) as error:
             raise DataError(
-                f"the shard index is unreadable: {error}", where=str(index), remedy=remedy
+                f"the shard index is unreadable: {error}",
+                where=str(index),
+                remedy=remedy,
+                topic=topic,
             ) from error
     else:
         shards = ["model.safetensors"]
@@ -99,17 +145,34 @@ def check_model_folder(path: Path) -> None:
                 f"weight file {shard} is missing ({len(shards)} expected)",
                 where=str(path),
                 remedy=remedy,
+                topic=topic,
             )
 
 
 def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
     """Write model and tokenizer as a Hugging Face folder (safetensors).
 
-    Sharded weights must be whole meanwhile (`hapo_core.ranks.whole`).
+    Sharded weights must be whole meanwhile (`hapo_core.distributed.unsharded`).
     """
-    model.save_pretrained(path, state_dict=whole_state(model) if is_sharded(model) else None)
+    model.save_pretrained(path, state_dict=unsharded_state(model) if is_sharded(model) else None)
     settle_description(path)
     tokenizer.save_pretrained(path)
+
+
+def ready_to_train(model: PreTrainedModel) -> None:
+    """Leave the model in the mode of an update: no dropout and no other noise, so that ratios to
+    pi_old are those of the weights alone and equal runs are equal; recomputed activations work.
+
+    Layers recompute their activations only in training mode; these alone are put in it, with the
+    rates of noise that they hold themselves at 0.
+    """
+    model.eval()
+    for module in model.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module.training = True
+            for name, value in vars(module).items():
+                if isinstance(value, float) and any(part in name for part in _NOISE):
+                    setattr(module, name, 0.0)
 
 
 def response_logprobs(
@@ -122,7 +185,7 @@ def response_logprobs(
 
     The batch is padded on the right; under causal attention no real token sees a pad, so no mask
     is needed. The vocabulary head runs in chunks that are recomputed in the backward pass
-    (`hapo_core.head`): the whole [tokens, vocabulary] matrix never exists.
+    (`hapo_core.logprob_head`): the whole [tokens, vocabulary] matrix never exists.
 
     Args:
         sequences: (prompt ids, response ids) pairs, prompts and responses not empty.
@@ -142,31 +205,41 @@ def response_logprobs(
         first = i * width + len(prompt) - 1
         rows.append(torch.arange(first, first + len(response)))
         targets.extend(response)
-    hidden = model.base_model(input_ids=ids.to(device), use_cache=False).last_hidden_state
-    picked = hidden.reshape(-1, hidden.shape[-1])[torch.cat(rows).to(device)]
+    path = head_path(model)
+    get = whole_logits if path is HeadPath.WHOLE else hidden_states
+    found = get(model, ids.to(device))
+    picked = found.reshape(-1, found.shape[-1])[torch.cat(rows).to(device)]
     target = torch.tensor(targets, device=device)
-    return _head_logprobs(model, picked, target, temperature, with_entropy)
+    return _head_logprobs(model, path, picked, target, temperature, with_entropy)
 
 
 def _head_logprobs(
     model: PreTrainedModel,
+    path: HeadPath,
     hidden: torch.Tensor,
     target: torch.Tensor,
     temperature: float,
     with_entropy: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """`hidden` [tokens, width]; with `HeadPath.WHOLE` it holds the logits already."""
     head = model.get_output_embeddings()
 
+    def logits_of(h: torch.Tensor) -> torch.Tensor:
+        if path is HeadPath.LINEAR:
+            plain: torch.Tensor = head(h)
+            return plain
+        return own_logits(model, h) if path is HeadPath.OWN else h
+
     def chunk_logprobs(h: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logp = torch.log_softmax(head(h).float() / temperature, dim=-1)
+        logp = torch.log_softmax(logits_of(h).float() / temperature, dim=-1)
         entropy = -(logp.exp() * logp).sum(-1) if with_entropy else logp.new_zeros(())
         return logp.gather(-1, t[:, None]).squeeze(1), entropy
 
-    size = max(1, HEAD_CHUNK_ELEMENTS // int(model.config.vocab_size))
+    size = max(1, HEAD_CHUNK_ELEMENTS // vocabulary(model))
     if hidden.shape[0] <= size:
         logp, entropy = chunk_logprobs(hidden, target)
         return logp, entropy if with_entropy else None
-    if type(head) is torch.nn.Linear:
+    if path is HeadPath.LINEAR and type(head) is torch.nn.Linear:
         weight: torch.Tensor = head.weight
         bias: torch.Tensor | None = head.bias
         if torch.is_autocast_enabled(hidden.device.type):
@@ -178,7 +251,8 @@ def _head_logprobs(
             hidden, weight, bias, target, temperature, size, with_entropy
         )
         return logp, entropy if with_entropy else None
-    # Another kind of head (an adapter on it, sharded weights): through its own forward.
+    # Another kind of head (squashed or scaled logits, an adapter on it, sharded weights): through
+    # its own forward.
     parts = [
         checkpoint(chunk_logprobs, h, t, use_reentrant=False)
         for h, t in zip(hidden.split(size), target.split(size), strict=True)

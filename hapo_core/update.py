@@ -3,95 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
 from transformers import PreTrainedModel
 
-from hapo_core.coupled import coupled_rows
-from hapo_core.errors import HapoError
+from hapo_core.distributed import ALONE, Ranks, clip_gradients, is_sharded
+from hapo_core.errors import ConfigError, HapoError
 from hapo_core.groups import PlannedGroup
-from hapo_core.laps import Laps
-from hapo_core.loss import (
-    Aggregation,
-    Objective,
-    RowKind,
-    Surrogate,
-    TrainRow,
-    batch_loss,
-    row_scales,
-)
-from hapo_core.policy import micro_batches, response_logprobs
-from hapo_core.ranks import ALONE, Ranks, clip_gradients, is_sharded
+from hapo_core.loss import batch_loss, negative_weighed, row_scales
+from hapo_core.metrics import Metrics, UpdateMetrics, together
+from hapo_core.mismatch import refuse_apart
+from hapo_core.objective import Aggregation, Objective, TrainRow
+from hapo_core.policy import micro_batches, ready_to_train, response_logprobs
+from hapo_core.timing import Laps
+from hapo_core.update_spec import UpdateSpec
 
-
-@dataclass(frozen=True)
-class UpdateSpec:
-    """Optimizer settings. `micro_batch_tokens` bounds padded tokens of a pass (memory only)."""
-
-    learning_rate: float
-    warmup_rounds: int = 0
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.95)
-    max_grad_norm: float = 1.0
-    minibatches: int = 1
-    epochs: int = 1
-    micro_batch_tokens: int = 8192
-    mixed_precision: bool = False
-    """Passes in bfloat16 (autocast) on float32 weights, gradients and optimizer state."""
-
-    def rate(self, round_index: int, scale: float = 1.0) -> float:
-        """Learning rate of a round (counted from 0): linear warm-up, then constant."""
-        warm = min(1.0, (round_index + 1) / self.warmup_rounds) if self.warmup_rounds else 1.0
-        return self.learning_rate * scale * warm
-
-
-@dataclass(frozen=True)
-class UpdateMetrics:
-    """What one round's update did. Means over its optimizer steps; None where nothing trained.
-
-    `entropy`: mean nats per trained on-policy token. `teacher_balance`: sum of |gradient weights|
-    on teacher tokens over that on on-policy tokens (None without on-policy pull).
-    `mismatch_mean/max`: |delta log p| of sampler and trainer.
-    """
-
-    loss: float | None
-    grad_norm: float | None
-    entropy: float | None
-    teacher_balance: float | None
-    mismatch_mean: float | None
-    mismatch_max: float | None
-    trained_tokens: int
-    optimizer_steps: int
-    skipped_steps: int
-
-    def with_step(self, step: UpdateMetrics) -> UpdateMetrics:
-        """These metrics, tokens and steps of a separate supervised step added; the means stay
-        those of the groups."""
-        return replace(
-            self,
-            trained_tokens=self.trained_tokens + step.trained_tokens,
-            optimizer_steps=self.optimizer_steps + step.optimizer_steps,
-            skipped_steps=self.skipped_steps + step.skipped_steps,
-        )
-
-
-@dataclass
-class _Sums:
-    loss: float = 0.0
-    norm: float = 0.0
-    teacher: float = 0.0
-    policy: float = 0.0
-    entropy: float = 0.0
-    policy_tokens: int = 0
-    mismatch: float = 0.0
-    mismatch_max: float = 0.0
-    mismatch_tokens: int = 0
-    tokens: int = 0
-    steps: int = 0
-    skipped: int = 0
+__all__ = ["UpdateSpec", "Updater", "supervised"]
 
 
 def supervised(objective: Objective) -> Objective:
@@ -101,22 +31,43 @@ def supervised(objective: Objective) -> Objective:
     )
 
 
+@dataclass
+class _Batch:
+    """The rows of one optimizer step; everything else names a row by its index in them.
+
+    `old`: float32 [response tokens] of a row, its log-probs under pi_old, by index; empty while
+    the policy has not moved since its rollouts.
+    """
+
+    rows: list[TrainRow]
+    old: dict[int, torch.Tensor] = field(default_factory=dict)
+
+
 class Updater:
     """Holds the policy and its AdamW optimizer across rounds.
 
     With several ranks every one is given the whole round; each takes its share of the rows, the
     gradients are summed, and all make the same steps and return the same metrics.
+
+    Raises:
+        ConfigError: weights that train have fewer bits than float32: at a learning rate of 1e-6
+            a step is below half of a bfloat16's last bit, and 98 % of the weights never move.
     """
 
     def __init__(self, model: PreTrainedModel, spec: UpdateSpec, ranks: Ranks = ALONE) -> None:
+        _refuse_low_precision(model)
         self.model, self.spec, self.ranks = model, spec, ranks
         self.laps = Laps()
+        trained = [p for p in model.parameters() if p.requires_grad]
+        # A launch for each of a thousand tensors is what a GPU waits for; a CPU sums in one order.
+        on_gpu = all(p.device.type == "cuda" for p in trained)
         self.optimizer = torch.optim.AdamW(
-            [p for p in model.parameters() if p.requires_grad],
+            trained,
             lr=spec.learning_rate,
             betas=spec.betas,
             weight_decay=spec.weight_decay,
             foreach=False,
+            fused=on_gpu,
         )
 
     def update(
@@ -137,22 +88,21 @@ class Updater:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        sums = _Sums()
-        slices = _slices(planned, self.spec.minibatches, beside)
-        several = len(slices) * self.spec.epochs > 1
-        self.model.train()
-        old: dict[int, torch.Tensor] = {}
-        if several:
-            # Scores belong to whole groups: every rank needs all of them.
-            scored = objective.surrogate is Surrogate.SCORE
-            share = _by_length if scored else self._own
-            for rows in slices:
-                old |= {id(r): o for r, o in self._old(share(_alive(rows, objective)), objective)}
+        metrics = Metrics()
+        batches = _batches(planned, self.spec.minibatches, beside)
+        ready_to_train(self.model)
+        if len(batches) * self.spec.epochs > 1:
+            for batch in batches:
+                longest_first = _by_length(batch.rows, _alive(batch.rows, objective))
+                # Rows that weigh each other do so in whole groups: every rank needs all of them.
+                whole = objective.coupling is not None
+                mine = longest_first if whole else self.ranks.share(longest_first)
+                batch.old = self._now(batch.rows, mine, objective)
         for _ in range(self.spec.epochs):
-            for rows in slices:
-                self._step(rows, objective, max_tokens, old, sums)
+            for batch in batches:
+                self._step(batch, objective, max_tokens, metrics)
         self.model.eval()
-        return _metrics(_together(self.ranks.gather(sums)))
+        return together(self.ranks.all_gather(metrics))
 
     def supervise(
         self,
@@ -164,11 +114,11 @@ class Updater:
         """One optimizer step on rows alone, whatever `minibatches` and `epochs` say."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        sums = _Sums()
-        self.model.train()
-        self._step(rows, objective, max_tokens, {}, sums)
+        metrics = Metrics()
+        ready_to_train(self.model)
+        self._step(_Batch(list(rows)), objective, max_tokens, metrics)
         self.model.eval()
-        return _metrics(_together(self.ranks.gather(sums)))
+        return together(self.ranks.all_gather(metrics))
 
     def gradient(
         self,
@@ -177,148 +127,139 @@ class Updater:
         max_tokens: int,
         beside: Sequence[TrainRow] = (),
     ) -> torch.Tensor | None:
+        """`gradients` as one tensor, float32 [parameters], on the policy's device."""
+        parts = self.gradients(planned, objective, max_tokens, beside)
+        if parts is None:
+            return None
+        trained = (p for p in self.model.parameters() if p.requires_grad)
+        return torch.cat(
+            [
+                torch.zeros_like(p).flatten() if g is None else g.flatten()
+                for p, g in zip(trained, parts, strict=True)
+            ]
+        ).float()
+
+    def gradients(
+        self,
+        planned: Sequence[PlannedGroup],
+        objective: Objective,
+        max_tokens: int,
+        beside: Sequence[TrainRow] = (),
+    ) -> list[torch.Tensor | None] | None:
         """The gradient of the loss over all groups (and rows beside them) at once, with pi_old the
         present policy; the policy and the optimizer stay as they are.
 
         Returns:
-            float32 [parameters], not clipped, on the policy's device; None where no row trains.
+            By parameter that trains, not clipped, no copies; None for a parameter without, and
+            None in the place of all where no row trains.
         """
         rows = [*(row for group in planned for row in group.rows), *beside]
-        self.model.train()
-        trained = self._accumulate(rows, objective, max_tokens, {}, _Sums()) if rows else False
+        ready_to_train(self.model)
+        trained = bool(rows) and self._accumulate(_Batch(rows), objective, max_tokens, Metrics())
         self.model.eval()
         if not trained:
             return None
-        parts = [
-            torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
-            for p in self.model.parameters()
-            if p.requires_grad
-        ]
+        parts = [p.grad for p in self.model.parameters() if p.requires_grad]
         self.optimizer.zero_grad(set_to_none=True)
-        return torch.cat(parts).float()
+        return parts
 
-    def _old(
-        self, rows: Sequence[TrainRow], objective: Objective
-    ) -> list[tuple[TrainRow, torch.Tensor]]:
-        """log-probs under pi_old of rows that train, before the first step moves the policy."""
-        out: list[tuple[TrainRow, torch.Tensor]] = []
+    def _now(
+        self, rows: Sequence[TrainRow], indices: Sequence[int], objective: Objective
+    ) -> dict[int, torch.Tensor]:
+        """log-probs under the present policy, by index of the row."""
+        out: dict[int, torch.Tensor] = {}
         with torch.no_grad(), self.laps("log-probs before"):
-            for batch in self._passes(rows):
-                if not batch:
-                    self._idle_pass()
-                    continue
-                logp, _ = self._logprobs(batch, objective, with_entropy=False)
-                parts = logp.split([len(r.response_ids) for r in batch])
-                out.extend(zip(batch, parts, strict=True))
+            for part in self._passes(rows, indices):
+                held = [rows[i] for i in part]
+                logp, _ = self._logprobs(held, objective, with_entropy=False)
+                own = logp.split([len(r.response_ids) for r in held])
+                out.update(zip(part, own, strict=True))
         return out
 
     def _step(
         self,
-        rows: Sequence[TrainRow],
+        batch: _Batch,
         objective: Objective,
         max_tokens: int,
-        old: dict[int, torch.Tensor],
-        sums: _Sums,
+        metrics: Metrics,
     ) -> None:
-        if not rows or not self._accumulate(rows, objective, max_tokens, old, sums):
+        if not batch.rows or not self._accumulate(batch, objective, max_tokens, metrics):
             # No signal, no step: momentum of earlier rounds must not move the policy on its own.
-            sums.skipped += 1
+            metrics.skipped += 1
             return
+        if self.spec.mismatch_limit is not None:
+            refuse_apart(self.ranks.all_gather(metrics.apart), self.spec.mismatch_limit)
         parameters = list(self.model.parameters())
         with self.laps("sum of gradients"):
             self.ranks.sum_gradients(parameters)
         norm = clip_gradients(parameters, self.spec.max_grad_norm)
-        sums.norm += norm
+        if self.ranks.first:  # the norm of the sum is the same on all
+            metrics.per_step("grad_norm", norm)
         if not math.isfinite(norm):
             raise HapoError(
                 f"the gradient norm is {norm}; the step was not taken",
-                where="update",
-                remedy="lower update.learning_rate or use float32; the last round is kept",
+                remedy="lower the learning rate or use float32",
+                topic="update:not_finite",
             )
         with self.laps("optimizer"):
             self.optimizer.step()
         # Rollouts come next: they need the memory.
         self.optimizer.zero_grad(set_to_none=True)
-        sums.steps += 1
+        metrics.steps += 1
 
     def _accumulate(
-        self,
-        rows: Sequence[TrainRow],
-        objective: Objective,
-        max_tokens: int,
-        old: dict[int, torch.Tensor],
-        sums: _Sums,
+        self, batch: _Batch, objective: Objective, max_tokens: int, metrics: Metrics
     ) -> bool:
         """Leave the gradient of the rows' loss in the parameters; whether any row trains."""
-        if objective.surrogate is Surrogate.SCORE:
-            rows, old = self._coupled(rows, objective, old)
-        scale_of = {
-            id(row): scale
-            for row, scale in zip(
-                rows, row_scales(rows, objective.aggregation, max_tokens), strict=True
-            )
-        }
+        rows, old = negative_weighed(batch.rows, objective), batch.old
+        if objective.coupling is not None:
+            rows = objective.coupling(rows, self._scores(batch, objective))
+        scales = row_scales(rows, objective.aggregation, max_tokens)
         alive = _alive(rows, objective)
         if not alive:
             return False
         self.optimizer.zero_grad(set_to_none=True)
-        for batch in self._passes(self._own(alive)):
-            if not batch:
-                self._idle_pass()
-                continue
+        # Longest first, so that all ranks have alike work.
+        for part in self._passes(rows, self.ranks.share(_by_length(rows, alive))):
+            held = [rows[i] for i in part]
             with self.laps("forward"):
-                logp, entropies = self._logprobs(batch, objective, with_entropy=True)
+                logp, entropies = self._logprobs(held, objective, with_entropy=True)
                 parts = batch_loss(
-                    batch,
-                    [scale_of[id(r)] for r in batch],
+                    held,
+                    [scales[i] for i in part],
                     logp,
                     objective,
-                    torch.cat([old[id(r)] for r in batch]) if old else None,
+                    torch.cat([old[i] for i in part]) if old else None,
                     entropies,
                 )
             with self.laps("backward"):
                 parts.loss.backward()
-            sums.loss += float(parts.loss.detach())
-            sums.teacher += parts.teacher_pull
-            sums.policy += parts.policy_pull
-            sums.entropy += parts.entropy_sum
-            sums.mismatch += parts.mismatch_sum
-            sums.mismatch_max = max(sums.mismatch_max, parts.mismatch_max)
-            sums.mismatch_tokens += parts.mismatch_tokens
-            sums.tokens += len(logp)
-            sums.policy_tokens += sum(
-                len(r.response_ids) for r in batch if r.kind is RowKind.ON_POLICY
-            )
+            metrics.add(parts.metrics)
+            metrics.tokens += len(logp)
         return True
 
-    def _coupled(
-        self, rows: Sequence[TrainRow], objective: Objective, old: dict[int, torch.Tensor]
-    ) -> tuple[list[TrainRow], dict[int, torch.Tensor]]:
-        """The rows with the weights that their groups give them under the current policy, and
-        `old` for these rows. Without `old` the policy has not moved and all scores are 0."""
-        scores: dict[int, float] = {}
-        if old:
-            for row, now in self._old(_alive(rows, objective), objective):
-                scores[id(row)] = float((now - old[id(row)]).double().mean())
-        weighed = coupled_rows(
-            rows, [scores.get(id(row), 0.0) for row in rows], objective.score_tau
-        )
-        pairs = zip(rows, weighed, strict=True)
-        return weighed, {id(new): old[id(row)] for row, new in pairs if id(row) in old}
+    def _scores(self, batch: _Batch, objective: Objective) -> list[float]:
+        """mean_t log(pi / pi_old) of every row, 0 for rows that do not train; all 0 while the
+        policy has not moved."""
+        scores = [0.0] * len(batch.rows)
+        if batch.old:
+            now = self._now(batch.rows, _alive(batch.rows, objective), objective)
+            for i, logp in now.items():
+                scores[i] = float((logp - batch.old[i]).double().mean())
+        return scores
 
-    def _own(self, rows: Sequence[TrainRow]) -> list[TrainRow]:
-        """This rank's rows, dealt by length so that all ranks have alike work."""
-        return self.ranks.share(_by_length(rows))
-
-    def _passes(self, rows: Sequence[TrainRow]) -> list[list[TrainRow]]:
-        """Micro-batches. With sharded weights every rank has to make as many passes as the
-        others: empty ones make up the number."""
-        lengths = [len(r.prompt_ids) + len(r.response_ids) for r in rows]
-        indices = micro_batches(lengths, self.spec.micro_batch_tokens)
-        passes = [[rows[i] for i in batch] for batch in indices]
+    def _passes(self, rows: Sequence[TrainRow], indices: Sequence[int]) -> Iterator[list[int]]:
+        """Micro-batches of the rows with these indices. With sharded weights every rank has to
+        make as many passes as the others: one that is short of rows makes up the number."""
+        lengths = [_length(rows[i]) for i in indices]
+        passes = micro_batches(lengths, self.spec.micro_batch_tokens)
+        idle = 0
         if is_sharded(self.model):
-            passes += [[]] * (max(self.ranks.gather(len(passes))) - len(passes))
-        return passes
+            idle = max(self.ranks.all_gather(len(passes))) - len(passes)
+        for part in passes:
+            yield [indices[k] for k in part]
+        for _ in range(idle):
+            self._idle_pass()
 
     def _idle_pass(self) -> None:
         """A pass whose gradient is zero."""
@@ -339,55 +280,40 @@ class Updater:
             )
 
 
-def _alive(rows: Sequence[TrainRow], objective: Objective) -> list[TrainRow]:
-    return [r for r in rows if r.trains(objective)]
+def _refuse_low_precision(model: PreTrainedModel) -> None:
+    low = {p.dtype for p in model.parameters() if p.requires_grad and p.dtype.itemsize < 4}
+    if low:
+        raise ConfigError(
+            f"weights in {', '.join(sorted(map(str, low)))} cannot be trained: most steps would "
+            "round to nothing",
+            remedy="hold them in float32, and make the passes in bfloat16 (mixed_precision)",
+            topic="update:low_precision",
+        )
 
 
-def _by_length(rows: Sequence[TrainRow]) -> list[TrainRow]:
-    """Longest first, otherwise in their order."""
-    return sorted(rows, key=lambda r: -len(r.prompt_ids) - len(r.response_ids))
+def _alive(rows: Sequence[TrainRow], objective: Objective) -> list[int]:
+    """Indices of the rows that have a gradient."""
+    return [i for i, row in enumerate(rows) if row.trains(objective)]
 
 
-def _slices(
+def _length(row: TrainRow) -> int:
+    return len(row.prompt_ids) + len(row.response_ids)
+
+
+def _by_length(rows: Sequence[TrainRow], indices: Sequence[int]) -> list[int]:
+    """Longest row first, otherwise in their order."""
+    return sorted(indices, key=lambda i: -_length(rows[i]))
+
+
+def _batches(
     planned: Sequence[PlannedGroup], count: int, beside: Sequence[TrainRow]
-) -> list[list[TrainRow]]:
+) -> list[_Batch]:
     """The rows of `count` consecutive, near-equal slices of the groups, and of `beside`."""
 
     def bounds(length: int) -> list[tuple[int, int]]:
         return list(pairwise(round(k * length / count) for k in range(count + 1)))
 
     return [
-        [*(row for group in planned[a:b] for row in group.rows), *beside[c:d]]
+        _Batch([*(row for group in planned[a:b] for row in group.rows), *beside[c:d]])
         for (a, b), (c, d) in zip(bounds(len(planned)), bounds(len(beside)), strict=True)
     ]
-
-
-def _together(parts: Sequence[_Sums]) -> _Sums:
-    """The sums of all ranks; norm and steps are those of each."""
-    whole = parts[0]
-    for part in parts[1:]:
-        whole.loss += part.loss
-        whole.teacher += part.teacher
-        whole.policy += part.policy
-        whole.entropy += part.entropy
-        whole.policy_tokens += part.policy_tokens
-        whole.mismatch += part.mismatch
-        whole.mismatch_max = max(whole.mismatch_max, part.mismatch_max)
-        whole.mismatch_tokens += part.mismatch_tokens
-        whole.tokens += part.tokens
-    return whole
-
-
-def _metrics(sums: _Sums) -> UpdateMetrics:
-    steps = sums.steps
-    return UpdateMetrics(
-        loss=sums.loss / steps if steps else None,
-        grad_norm=sums.norm / steps if steps else None,
-        entropy=sums.entropy / sums.policy_tokens if sums.policy_tokens else None,
-        teacher_balance=sums.teacher / sums.policy if sums.policy > 0 else None,
-        mismatch_mean=sums.mismatch / sums.mismatch_tokens if sums.mismatch_tokens else None,
-        mismatch_max=sums.mismatch_max if sums.mismatch_tokens else None,
-        trained_tokens=sums.tokens,
-        optimizer_steps=steps,
-        skipped_steps=sums.skipped,
-    )

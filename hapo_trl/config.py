@@ -20,7 +20,7 @@ from hapo_core.gate import (
     Threshold,
     check_reachable,
 )
-from hapo_core.loss import Aggregation, Objective, TeacherShape, TeacherWeight
+from hapo_core.objective import Aggregation, Objective, TeacherShape, TeacherWeight
 
 AGGREGATIONS = {
     "dapo": Aggregation.TOKEN_MEAN,

@@ -19,8 +19,9 @@ from trl import GRPOTrainer
 from hapo_core.advantage import group_advantages
 from hapo_core.errors import ConfigError, DataError
 from hapo_core.gate import Evidence, Gate, GateState, Posterior
-from hapo_core.loss import RowKind, TrainRow, batch_loss
-from hapo_core.ssi import injected_rewards, worst_rollout
+from hapo_core.injection import injected_rewards, worst_rollout
+from hapo_core.loss import batch_loss
+from hapo_core.objective import RowKind, TrainRow
 from hapo_trl.config import HAPOConfig
 
 STATE = "hapo_gate.json"
@@ -67,6 +68,14 @@ class HAPOTrainer(GRPOTrainer):
                 where="HAPOConfig.hapo_evidence",
                 remedy="group, or one process",
             )
+        if self.accelerator.num_processes > 1 and (
+            self.is_fsdp_enabled or self.is_deepspeed_enabled
+        ):
+            raise ConfigError(
+                "the pass over the traces needs whole weights in every process",
+                where="HAPOTrainer",
+                remedy="DDP (plain torchrun), or `hapo run` with compute.shard",
+            )
         self.gate = Gate(spec, self.args.seed)
         self._rewards: torch.Tensor | None = None
 
@@ -96,7 +105,7 @@ class HAPOTrainer(GRPOTrainer):
                 remedy="make it a multiple of num_generations",
             )
         success = [None if r is None else r > self.args.hapo_success for r in rewards]
-        step = int(self.state.global_step)
+        step = self._generation_round()
         gamma = self.gate.begin_round(step, self._success_rate(success))
         traces: dict[int, tuple[int, ...]] = {}
         confidence = torch.zeros(len(inputs))
@@ -105,7 +114,7 @@ class HAPOTrainer(GRPOTrainer):
             part = slice(start, start + size)
             known = [s for s in success[part] if s is not None]
             prompt_id = self._prompt_id(inputs[start])
-            reading = self.gate.read(prompt_id, sum(known), len(known), step)
+            reading = self.gate.observe(prompt_id, sum(known), len(known), step)
             if not known or all(known) or not reading.open:
                 continue
             trace = self._trace(inputs[start])
@@ -120,14 +129,28 @@ class HAPOTrainer(GRPOTrainer):
             ).to(output["advantages"])
             traces[start + row] = trace
             confidence[start + row] = reading.confidence
-        groups = len(inputs) // size
+        injected, missing, groups = self._over_processes(len(traces), lacking, len(inputs) // size)
         for name, value in (
-            ("injected", len(traces) / groups),
-            ("no_trace", lacking / groups),
+            ("injected", injected / groups),
+            ("no_trace", missing / groups),
             ("gamma", gamma),
         ):
             self._metrics["train"][f"hapo/{name}"].append(value)
         return self._with_traces(output, traces, confidence)
+
+    def _generation_round(self) -> int:
+        """Generations before this one: the round of schedules and draws. With
+        `steps_per_generation` or `num_iterations` above their defaults several optimizer steps
+        share one; TRL's own count of passes starts anew when a run is resumed."""
+        accumulated = self.args.gradient_accumulation_steps
+        passes = int(self.state.global_step) * accumulated + self._step % accumulated
+        return int(passes // (self.args.steps_per_generation * self.num_iterations))
+
+    def _over_processes(self, *counts: float) -> list[float]:
+        """Sums of the counts over all processes; all must call."""
+        own = torch.tensor([float(c) for c in counts], device=self.accelerator.device)
+        summed = self.accelerator.gather(own).view(-1, len(counts)).sum(dim=0)
+        return [float(x) for x in summed]
 
     def _local_rewards(self, count: int) -> list[float | None]:
         """Total rewards of this process's rollouts; None where no function gave one."""
@@ -142,10 +165,7 @@ class HAPOTrainer(GRPOTrainer):
     def _success_rate(self, success: list[bool | None]) -> float | None:
         """Over all processes, so that the adaptive threshold is the same in each."""
         known = [s for s in success if s is not None]
-        counts = torch.tensor(
-            [float(sum(known)), float(len(known))], device=self.accelerator.device
-        )
-        right, total = self.accelerator.gather(counts).view(-1, 2).sum(dim=0).tolist()
+        right, total = self._over_processes(sum(known), len(known))
         return right / total if total else None
 
     def _prompt_id(self, row: dict[str, Any]) -> str:
@@ -219,8 +239,10 @@ class HAPOTrainer(GRPOTrainer):
             k: inputs[k][teacher]
             for k in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
         }
+        # Past DistributedDataParallel: a second forward pass through it is a collective, and only
+        # the processes that hold a trace make it. Gradients are still summed, where they arise.
         logps, _, _ = self._get_per_token_logps_and_entropies(
-            model,
+            self.accelerator.unwrap_model(model),
             torch.cat([part["prompt_ids"], part["completion_ids"]], dim=1),
             torch.cat([part["prompt_mask"], part["completion_mask"]], dim=1),
             part["completion_ids"].size(1),

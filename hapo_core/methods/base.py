@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from enum import StrEnum
 from typing import Protocol
 
 from hapo_core.advantage import group_advantages
 from hapo_core.gate import Decision, Gate, Reading
-from hapo_core.groups import Extras, Group, PlannedGroup, Request, Trace, success_rate
-from hapo_core.loss import Objective, RowKind, TrainRow
+from hapo_core.groups import Extras, Group, PlannedGroup, Request, success_rate
+from hapo_core.injection import inject
 from hapo_core.methods.sampling import DynamicSampling, SoftOverlong
-from hapo_core.rollout.protocol import Prompt
-from hapo_core.ssi import injected_rewards, worst_rollout
+from hapo_core.objective import Objective
+from hapo_core.rows import policy_row
 
 
 class Phase(StrEnum):
@@ -27,9 +26,9 @@ class Method(Protocol):
     """Says what a round samples and turns it into rows of an optimizer batch. A pure function of
     its inputs, the seed, the gate's state and `waiting`.
 
-    A round calls `phase`, then `wants` until it returns nothing, then `plan` once, then `extras`
-    once. `waiting` holds prompt ids that the method remembers between rounds; it is part of every
-    checkpoint.
+    A round calls `phase`, then `wants` until it returns nothing, then `plan` once, then
+    `take_extras` once. `waiting` holds prompt ids that the method remembers between rounds; it is
+    part of every checkpoint.
     """
 
     gate: Gate
@@ -53,7 +52,7 @@ class Method(Protocol):
         """Rows and decisions of every group, in the order given."""
         ...
 
-    def extras(self, round_index: int) -> Extras:
+    def take_extras(self, round_index: int) -> Extras:
         """Rows of traces that train outside of the groups."""
         ...
 
@@ -90,7 +89,7 @@ class ReinforcementMethod:
 
     def wants(self, groups: Sequence[Group], size: int, round_index: int) -> list[Request]:
         """N rollouts of every prompt, then refills where sampling is dynamic."""
-        fresh = [Request(g.prompt.prompt_id, size) for g in groups if not g.rollouts]
+        fresh = [Request(g.prompt.prompt_id, size) for g in groups if not g.samples]
         if fresh or self._dynamic is None:
             return fresh
         return self._dynamic.refills(groups, size, round_index)
@@ -104,7 +103,7 @@ class ReinforcementMethod:
         self.gate.begin_round(round_index, success_rate(list(groups)))
         return [self._plan_group(group, round_index) for group in groups]
 
-    def extras(self, round_index: int) -> Extras:
+    def take_extras(self, round_index: int) -> Extras:
         """None."""
         return Extras()
 
@@ -112,21 +111,16 @@ class ReinforcementMethod:
         self, group: Group, decision: Decision, reading: Reading, round_index: int
     ) -> PlannedGroup:
         """The rows of a group: all rollouts, the trace in the place of the worst if it enters."""
-        rewards: Sequence[float | None] = self.rewards(group)
-        replaced = None
+        rewards, kind = self.rewards(group), self._objective.advantage
         if decision is Decision.INJECTED:
-            prompt_id = group.prompt.prompt_id
-            replaced = worst_rollout(group.rewards, self._seed, round_index, prompt_id)
-            assert replaced is not None  # group.known > 0
-            rewards = injected_rewards(rewards, replaced)
-        advantages = group_advantages(rewards, self._objective.advantage)
-        rows = tuple(
-            teacher_row(group, advantage, reading)
-            if j == replaced
-            else policy_row(group, j, advantage)
-            for j, advantage in enumerate(advantages)
-        )
-        return PlannedGroup(group, rows, decision, replaced, reading)
+            baseline = self._objective.teacher_baseline
+            rows, replaced = inject(
+                group, rewards, reading, kind, self._seed, round_index, baseline
+            )
+            return PlannedGroup(group, rows, decision, replaced, reading)
+        advantages = group_advantages(rewards, kind)
+        rows = tuple(policy_row(group, j, a) for j, a in enumerate(advantages))
+        return PlannedGroup(group, rows, decision, None, reading)
 
     def rewards(self, group: Group) -> Sequence[float | None]:
         """What the advantages of the rollouts are made of."""
@@ -134,73 +128,17 @@ class ReinforcementMethod:
 
     def _plan_group(self, group: Group, round_index: int) -> PlannedGroup:
         prompt_id = group.prompt.prompt_id
-        reading = self.gate.read(prompt_id, group.successes, group.known, round_index)
+        reading = self.gate.observe(prompt_id, group.successes, group.known, round_index)
         if self._dynamic is not None and not group.mixed:
             return PlannedGroup(group, (), Decision.DISCARDED, None, reading)
         decision = self.admits(group, reading) if group.known else Decision.UNKNOWN
         if decision is Decision.INJECTED and group.trace is None:
             decision = Decision.NO_TRACE
+        if decision is Decision.INJECTED and self.gate.holds_out(prompt_id, round_index):
+            decision = Decision.HELD_OUT
         return self.assemble(group, decision, reading, round_index)
 
 
 def on_policy(group: Group) -> Decision:
     """The decision of a group that the teacher does not enter."""
     return Decision.SOLVED if group.successes == group.known else Decision.CLOSED
-
-
-def policy_row(group: Group, j: int, advantage: float) -> TrainRow:
-    """Rollout `j` as an on-policy row."""
-    rollout = group.rollouts[j]
-    return TrainRow(
-        prompt_ids=group.prompt.token_ids,
-        response_ids=rollout.token_ids,
-        kind=RowKind.ON_POLICY,
-        advantage=advantage,
-        sampler_logprobs=rollout.logprobs,
-        sample=j,
-    )
-
-
-def teacher_row(group: Group, advantage: float, reading: Reading) -> TrainRow:
-    """The trace of the group as a teacher row."""
-    assert group.trace is not None
-    return TrainRow(
-        prompt_ids=group.prompt.token_ids,
-        response_ids=group.trace.token_ids,
-        kind=RowKind.TEACHER,
-        advantage=advantage,
-        confidence=reading.confidence,
-    )
-
-
-def likelihood_row(prompt: Prompt, trace: Trace) -> TrainRow:
-    """A trace as an NLL row."""
-    return TrainRow(prompt.token_ids, trace.token_ids, RowKind.SFT)
-
-
-def branch_row(group: Group, index: int, advantage: float, *, prefix_in_loss: bool) -> TrainRow:
-    """Continuation `index` as an on-policy row.
-
-    Args:
-        prefix_in_loss: whether the teacher's tokens belong to the response (and the normaliser)
-            or, with the prompt, to what is given.
-    """
-    branch = group.continuations[index]
-    assert group.trace is not None
-    head, own = group.trace.token_ids[: branch.prefix], branch.rollout.token_ids
-    row = TrainRow(
-        prompt_ids=(*group.prompt.token_ids, *head),
-        response_ids=own,
-        kind=RowKind.ON_POLICY,
-        advantage=advantage,
-        sampler_logprobs=branch.rollout.logprobs,
-        branch=index,
-    )
-    if not prefix_in_loss:
-        return row
-    return replace(
-        row,
-        prompt_ids=group.prompt.token_ids,
-        response_ids=(*head, *own),
-        prefix=branch.prefix,
-    )

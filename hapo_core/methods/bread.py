@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from hapo_core.advantage import group_advantages
 from hapo_core.gate import Decision, Gate, Reading
 from hapo_core.groups import Group, PlannedGroup, Request
-from hapo_core.loss import Objective
-from hapo_core.methods.base import ReinforcementMethod, branch_row, on_policy
+from hapo_core.methods.base import ReinforcementMethod, on_policy
+from hapo_core.methods.entry import MethodEntry, Teaching, up_to
+from hapo_core.objective import Objective
+from hapo_core.rows import branch_row
+from hapo_core.settings import settings
 
 
-@dataclass(frozen=True)
+@settings
 class BREADOptions:
-    """`splits`: K; prefixes are the first k/K of the trace's tokens, k = 1 .. K - 1."""
+    """`bread` (METHOD 6)."""
 
-    splits: int = 10
+    splits: Annotated[int, Field(strict=True, ge=2)] = 10
+    """K: prefixes are the first k/K of a trace, k = 1 .. K - 1; a search takes about log2(K) times
+    N samples."""
 
 
 class BREAD(ReinforcementMethod):
@@ -50,7 +57,8 @@ class BREAD(ReinforcementMethod):
         solved: dict[int, bool] = {}
         for branch in group.continuations:
             right = branch.reward is not None and branch.reward > 0
-            solved[branch.prefix] = solved.get(branch.prefix, False) or right
+            prefix = branch.rollout.prefix
+            solved[prefix] = solved.get(prefix, False) or right
         low, high = 0, len(candidates)
         while low < high:
             middle = (low + high) // 2
@@ -75,7 +83,7 @@ class BREAD(ReinforcementMethod):
         if decision is not Decision.INJECTED:
             return super().assemble(group, decision, reading, round_index)
         prefix = self._search(group)[1]
-        chosen = [i for i, c in enumerate(group.continuations) if c.prefix == prefix]
+        chosen = [i for i, c in enumerate(group.continuations) if c.rollout.prefix == prefix]
         advantages = group_advantages(
             [group.continuations[i].reward for i in chosen], self._objective.advantage
         )
@@ -84,3 +92,16 @@ class BREAD(ReinforcementMethod):
             for i, a in zip(chosen, advantages, strict=True)
         )
         return PlannedGroup(group, rows, decision, None, reading)
+
+
+ENTRY = MethodEntry(
+    "BREAD",
+    Teaching.GROUPS,
+    lambda parts, options: BREAD(parts.gate, parts.objective, parts.seed, options),
+    deed="BREAD branches from the trace where the policy fails",
+    options=BREADOptions(),
+    rule=lambda _, options, group_size: up_to(0, group_size),
+    exact=False,  # a search may fail
+    overlong=False,
+    place=11,
+)

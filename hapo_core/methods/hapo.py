@@ -5,6 +5,7 @@ from __future__ import annotations
 from hapo_core.gate import Decision, Reading
 from hapo_core.groups import Group
 from hapo_core.methods.base import ReinforcementMethod
+from hapo_core.methods.entry import MethodEntry, Teaching
 
 
 class HAPO(ReinforcementMethod):
@@ -15,3 +16,12 @@ class HAPO(ReinforcementMethod):
         if group.successes == group.known:
             return Decision.SOLVED
         return Decision.INJECTED if reading.open else Decision.CLOSED
+
+
+ENTRY = MethodEntry(
+    "HAPO",
+    Teaching.GATED,
+    lambda parts, _: HAPO(parts.gate, parts.objective, parts.seed, None, parts.overlong),
+    replaces=True,
+    place=2,
+)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Literal
 
 from hapo_core.gate import Decision, Gate, Reading
 from hapo_core.groups import Group, PlannedGroup
-from hapo_core.loss import Objective, Part
-from hapo_core.methods.base import ReinforcementMethod, likelihood_row, on_policy
+from hapo_core.methods.base import ReinforcementMethod, on_policy
+from hapo_core.methods.entry import MethodEntry, Teaching, up_to
 from hapo_core.methods.sampling import SoftOverlong
+from hapo_core.objective import Objective, Part
+from hapo_core.rows import likelihood_row
+from hapo_core.settings import Number, settings
 
 
-@dataclass(frozen=True)
+@settings
 class HPTOptions:
-    """`successes`: k, imitate iff S <= k. `shared`: whether imitated tokens count in the normaliser
-    of the rollouts, or (False) have a token mean of their own."""
+    """`hpt` (METHOD 6)."""
 
-    successes: int = 0
-    shared: bool = False
+    successes: Number = 0
+    """k: imitate the trace iff S <= k."""
+    normaliser: Literal["separate", "shared"] = "separate"
+    """Whether imitated tokens have a token mean of their own or count with the rollouts."""
 
 
 class HPT(ReinforcementMethod):
@@ -47,6 +52,27 @@ class HPT(ReinforcementMethod):
             return super().assemble(group, decision, reading, round_index)
         assert group.trace is not None
         row = likelihood_row(group.prompt, group.trace)
-        if not self._options.shared:
+        if self._options.normaliser == "separate":
             row = replace(row, part=Part.EXPERT)
         return PlannedGroup(group, (row,), decision, None, reading)
+
+
+def _check(options: HPTOptions, group_size: int) -> str | None:
+    if options.successes < group_size:
+        return None
+    return (
+        "successes: S <= k always holds with k >= N, the size of a group; method sft does the "
+        "same without rollouts"
+    )
+
+
+ENTRY = MethodEntry(
+    "HPT",
+    Teaching.GROUPS,
+    lambda parts, options: HPT(parts.gate, parts.objective, parts.seed, options, parts.overlong),
+    deed="HPT imitates the trace where the policy fails",
+    options=HPTOptions(),
+    check=_check,
+    rule=lambda _, options, group_size: up_to(options.successes, group_size),
+    place=7,
+)

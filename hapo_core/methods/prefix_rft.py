@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Literal
 
 from hapo_core.advantage import group_advantages
-from hapo_core.draws import Purpose, uniforms
 from hapo_core.gate import Decision, Gate, Reading, ScheduledThreshold, Shape
 from hapo_core.groups import Group, PlannedGroup, Request, Trace
-from hapo_core.loss import Objective, RowKind
-from hapo_core.methods.base import ReinforcementMethod, branch_row, on_policy, policy_row
+from hapo_core.methods.base import ReinforcementMethod, on_policy
+from hapo_core.methods.entry import MethodEntry, Teaching, every_group
+from hapo_core.objective import Objective, RowKind
+from hapo_core.rng import Purpose, uniforms
+from hapo_core.rows import branch_row, policy_row
+from hapo_core.settings import Count, FromZero, Inside, UpToOne, settings
 
-PREFIX_LOW = ScheduledThreshold(Shape.COSINE, 0.95, 0.05, 500)
-"""The least share of the trace that is given, over the rounds."""
 
-
-@dataclass(frozen=True)
+@settings
 class PrefixRFTOptions:
-    """The share of the trace that is given is uniform between `low` (over the rounds) and `high`.
-    `top_share`: of the prefix tokens, how many train. `teacher_shaping`: whether those have the
-    teacher's objective instead of the ratio to pi_old that all other tokens have."""
+    """`prefix_rft` (METHOD 6)."""
 
-    low: ScheduledThreshold = PREFIX_LOW
-    high: float = 0.95
-    top_share: float = 0.2
-    teacher_shaping: bool = False
+    low_start: FromZero = 0.95
+    low_end: FromZero = 0.05
+    """The share of the trace that is given is uniform between `low`, which falls along a cosine
+    from low_start to low_end, and `high`."""
+    high: Inside = 0.95
+    horizon: Count = 500
+    top_share: UpToOne = 0.2
+    """Share of the prefix tokens that train: those of the highest entropy."""
+    prefix_tokens: Literal["ratio", "teacher"] = "ratio"
+    """Objective of these tokens: the ratio to pi_old as everywhere, or the teacher's shape."""
+
+    def __post_init__(self) -> None:
+        if max(self.low_start, self.low_end) > self.high:
+            raise ValueError("low_start and low_end must not exceed high")
+
+    @property
+    def low(self) -> ScheduledThreshold:
+        """The least share of the trace that is given, over the rounds."""
+        return ScheduledThreshold(Shape.COSINE, self.low_start, self.low_end, self.horizon)
 
 
 class PrefixRFT(ReinforcementMethod):
@@ -42,7 +56,7 @@ class PrefixRFT(ReinforcementMethod):
         """Both kinds of samples at once; N rollouts where there is no prefix to give."""
         requests = []
         for group in groups:
-            if group.rollouts:
+            if group.samples:
                 continue
             prompt_id = group.prompt.prompt_id
             prefix = self._length(group.trace, prompt_id, round_index)
@@ -73,7 +87,8 @@ class PrefixRFT(ReinforcementMethod):
             return super().assemble(group, decision, reading, round_index)
         (branch,) = group.continuations
         *own, hybrid = group_advantages([*group.rewards, branch.reward], self._objective.advantage)
-        kind = RowKind.TEACHER if self._options.teacher_shaping else RowKind.ON_POLICY
+        taught = self._options.prefix_tokens == "teacher"
+        kind = RowKind.TEACHER if taught else RowKind.ON_POLICY
         row = branch_row(group, 0, hybrid, prefix_in_loss=True)
         rows = [policy_row(group, j, a) for j, a in enumerate(own)]
         rows.append(replace(row, prefix_kind=kind, confidence=reading.confidence))
@@ -83,3 +98,17 @@ class PrefixRFT(ReinforcementMethod):
 def prefix_rft_objective(base: Objective, options: PrefixRFTOptions) -> Objective:
     """`base` with the share of prefix tokens that train."""
     return replace(base, prefix_share=options.top_share)
+
+
+ENTRY = MethodEntry(
+    "Prefix-RFT",
+    Teaching.GROUPS,
+    lambda parts, options: PrefixRFT(parts.gate, parts.objective, parts.seed, options),
+    deed="Prefix-RFT gives one response of every group a head start",
+    options=PrefixRFTOptions(),
+    objective=prefix_rft_objective,
+    rule=every_group,
+    overlong=False,
+    ratios=False,
+    place=10,
+)

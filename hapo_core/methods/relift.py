@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Literal
 
 from hapo_core.gate import Gate
 from hapo_core.groups import Demonstrations, Extras, Group, PlannedGroup
-from hapo_core.loss import Objective
-from hapo_core.methods.base import likelihood_row
+from hapo_core.methods.entry import MethodEntry, Teaching
 from hapo_core.methods.grpo import GRPO
 from hapo_core.methods.sampling import SoftOverlong
+from hapo_core.objective import Objective
+from hapo_core.rows import likelihood_row
+from hapo_core.settings import Count, Flag, settings
 
 
-@dataclass(frozen=True)
+@settings
 class ReLIFTOptions:
-    """`buffer`: prompts that one separate supervised step waits for and uses up."""
+    """`relift` (METHOD 6)."""
 
-    buffer: int = 128
+    buffer: Count = 128
+    """Failed prompts that one separate supervised step waits for and uses up; its learning rate is
+    scaled as in supervised rounds."""
+    first: Literal["oldest", "newest"] = "oldest"
+    """Which of the waiting prompts a step takes; `newest` is the released code's."""
+    repeats: Flag = False
+    """A prompt that fails again while it waits joins once more, as in the released code."""
 
 
 class ReLIFT(GRPO):
     """Groups are GRPO's. A prompt with S = 0 and a trace joins `waiting` (once); whenever `buffer`
-    prompts wait, the oldest ones leave it for one supervised step, a token mean over their traces.
+    prompts wait, the oldest (or newest) leave it for one supervised step, a token mean over
+    their traces.
 
     Args:
         demonstrations: the traces of waiting prompts, also of those met in earlier rounds.
@@ -49,15 +58,37 @@ class ReLIFT(GRPO):
         for group in groups:
             prompt_id = group.prompt.prompt_id
             failed = group.known > 0 and group.successes == 0
-            if failed and prompt_id in self._demonstrations and prompt_id not in waiting:
+            joins = self._options.repeats or prompt_id not in waiting
+            if failed and joins and prompt_id in self._demonstrations:
                 self.waiting.append(prompt_id)
         return super().plan(groups, round_index)
 
-    def extras(self, round_index: int) -> Extras:
+    def take_extras(self, round_index: int) -> Extras:
         """One supervised step for every full buffer."""
         batches = []
         size = self._options.buffer
         while len(self.waiting) >= size:
-            full, self.waiting = self.waiting[:size], self.waiting[size:]
+            if self._options.first == "newest":
+                full, self.waiting = self.waiting[-size:][::-1], self.waiting[:-size]
+            else:
+                full, self.waiting = self.waiting[:size], self.waiting[size:]
             batches.append(tuple(likelihood_row(*self._demonstrations[i]) for i in full))
         return Extras(after=tuple(batches))
+
+
+ENTRY = MethodEntry(
+    "ReLIFT",
+    Teaching.OUTSIDE,
+    lambda parts, options: ReLIFT(
+        parts.gate,
+        parts.objective,
+        parts.seed,
+        parts.demonstrations,
+        options,
+        parts.waiting,
+        parts.overlong,
+    ),
+    deed="ReLIFT imitates the traces of failed problems in separate steps",
+    options=ReLIFTOptions(),
+    place=8,
+)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hapo_core.draws import Purpose, generator
 from hapo_core.groups import Group, Request
+from hapo_core.rng import Purpose, generator
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,6 @@ class SoftOverlong:
     def rewards(self, group: Group) -> list[float | None]:
         """Rewards of the rollouts with the penalty; unknown ones stay unknown."""
         return [
-            None if r is None else r + self.weight * self.penalty(len(rollout.token_ids))
-            for r, rollout in zip(group.rewards, group.rollouts, strict=True)
+            None if s.reward is None else s.reward + self.weight * self.penalty(s.rollout.length)
+            for s in group.samples
         ]

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from hapo_core.gate import Decision, Gate
 from hapo_core.groups import Extras, Group, PlannedGroup, Request
-from hapo_core.methods.base import Phase, likelihood_row
+from hapo_core.methods.base import Phase
+from hapo_core.methods.entry import MethodEntry, Teaching
+from hapo_core.rows import likelihood_row
 
 
 class SFT:
@@ -28,7 +30,7 @@ class SFT:
         """One row per prompt with a usable trace."""
         return [plan_supervised(group) for group in groups]
 
-    def extras(self, round_index: int) -> Extras:
+    def take_extras(self, round_index: int) -> Extras:
         """None."""
         return Extras()
 
@@ -38,3 +40,13 @@ def plan_supervised(group: Group) -> PlannedGroup:
     if group.trace is None:
         return PlannedGroup(group, (), Decision.NO_TRACE)
     return PlannedGroup(group, (likelihood_row(group.prompt, group.trace),), Decision.INJECTED)
+
+
+ENTRY = MethodEntry(
+    "SFT",
+    Teaching.ALONE,
+    lambda parts, _: SFT(parts.gate),
+    deed="the teacher's traces are all that it trains on",
+    overlong=False,
+    place=4,
+)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from hapo_core.gate import Gate
 from hapo_core.groups import Group, PlannedGroup, Request
-from hapo_core.loss import Objective
 from hapo_core.methods.base import Phase
+from hapo_core.methods.entry import MethodEntry, Teaching
 from hapo_core.methods.grpo import GRPO
 from hapo_core.methods.sampling import SoftOverlong
 from hapo_core.methods.sft import plan_supervised
+from hapo_core.objective import Objective
 
 
 class SFTThenRL(GRPO):
@@ -42,3 +43,14 @@ class SFTThenRL(GRPO):
         if self.phase(round_index) is Phase.SFT:
             return [plan_supervised(group) for group in groups]
         return super().plan(groups, round_index)
+
+
+ENTRY = MethodEntry(
+    "SFT-then-RL",
+    Teaching.FIRST,
+    lambda parts, _: SFTThenRL(
+        parts.gate, parts.objective, parts.seed, parts.supervised_rounds, parts.overlong
+    ),
+    sentence="The teacher taught in {supervised}, then GRPO ran without it for {sampled}.",
+    place=5,
+)

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Literal
 
 from hapo_core.advantage import group_advantages
 from hapo_core.gate import Decision, Gate, Reading
 from hapo_core.groups import Group, PlannedGroup
-from hapo_core.loss import Objective, Part, Surrogate, TrainRow
-from hapo_core.methods.base import (
-    ReinforcementMethod,
-    likelihood_row,
-    policy_row,
-    teacher_row,
-)
+from hapo_core.methods.base import ReinforcementMethod
+from hapo_core.methods.entry import MethodEntry, Teaching, every_group
+from hapo_core.objective import Objective, Part, Surrogate, TrainRow
+from hapo_core.rows import likelihood_row, policy_row, teacher_row
+from hapo_core.settings import NotNegative, settings
 
 
-@dataclass(frozen=True)
+@settings
 class SRFTOptions:
-    """`sft_entropy_sign`: k of w_sft = sft_weight exp(k H): -1 in the paper, +1 in released code.
-    `positive_weight`: of right rollouts, times exp(H); wrong ones weigh -1."""
+    """`srft` (METHOD 6)."""
 
-    sft_weight: float = 0.5
-    sft_entropy_sign: int = -1
-    positive_weight: float = 0.1
+    sft_weight: NotNegative = 0.5
+    sft_entropy: Literal["minus", "plus"] = "minus"
+    """w_sft = sft_weight exp(-H) as in the paper, or exp(+H) as in the released code."""
+    positive_weight: NotNegative = 0.1
+    """Weight of right rollouts, times exp(H); wrong ones weigh -1."""
 
 
 class SRFT(ReinforcementMethod):
@@ -68,7 +68,7 @@ class SRFT(ReinforcementMethod):
             likelihood_row(group.prompt, group.trace),
             part=Part.EXPERT,
             weight=self._options.sft_weight,
-            entropy_exponent=float(self._options.sft_entropy_sign),
+            entropy_exponent=-1.0 if self._options.sft_entropy == "minus" else 1.0,
         )
         return [teacher_row(group, augmented[-1], reading), imitation]
 
@@ -76,3 +76,17 @@ class SRFT(ReinforcementMethod):
 def srft_objective(base: Objective) -> Objective:
     """`base` with log pi as the surrogate of the rollouts."""
     return replace(base, surrogate=Surrogate.LOG)
+
+
+ENTRY = MethodEntry(
+    "SRFT",
+    Teaching.GROUPS,
+    lambda parts, options: SRFT(parts.gate, parts.objective, parts.seed, options),
+    deed="SRFT adds the trace to every group that has one",
+    options=SRFTOptions(),
+    objective=lambda base, _: srft_objective(base),
+    rule=every_group,
+    overlong=False,
+    ratios=False,
+    place=6,
+)

@@ -21,10 +21,18 @@ class Finish(StrEnum):
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt, tokenised once. `token_ids` holds the whole templated prompt."""
+    """A prompt, tokenised once. `token_ids` holds the whole templated prompt, and the first
+    `prefix` tokens of a trace behind it, where a response of the teacher's is to be continued."""
 
     prompt_id: str
     token_ids: tuple[int, ...]
+    prefix: int = 0
+
+    @property
+    def stream(self) -> str:
+        """The name under which its responses are drawn: continuations must not repeat the draws
+        of the rollouts."""
+        return f"{self.prompt_id}|{self.prefix}" if self.prefix else self.prompt_id
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,8 @@ class Sampling:
 @dataclass(frozen=True)
 class Rollout:
     """One response of the policy. `logprobs[t]` is log pi(token t) at the sampling temperature
-    (float32 values), aligned with `token_ids`; the end token is counted, the prompt is not."""
+    (float32 values), aligned with `token_ids`; the end token is counted, the prompt is not, and
+    neither is a `prefix` (tokens of a trace that the response continues)."""
 
     prompt_id: str
     sample: int
@@ -54,11 +63,22 @@ class Rollout:
     logprobs: tuple[float, ...]
     finish: Finish
     text: str
+    prefix: int = 0
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """(prompt id, prefix, sample): one of a round has it."""
+        return self.prompt_id, self.prefix, self.sample
+
+    @property
+    def length(self) -> int:
+        """Tokens of its own."""
+        return len(self.token_ids)
 
 
 class Engine(Protocol):
-    """Draws responses. The draws are keyed by (seed, round, prompt id, sample), so neither the
-    batch nor the order of the prompts changes them."""
+    """Draws responses. The draws are keyed by (seed, round, `Prompt.stream`, sample), so neither
+    the batch nor the order of the prompts changes them."""
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, seed: int, round_index: int

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hapo_core.draws import Purpose, generator
 from hapo_core.policy import micro_batches, response_logprobs
+from hapo_core.rng import Purpose, generator
 from hapo_core.tasks.chains import Habit, draw_chain
 
 

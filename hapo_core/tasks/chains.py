@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hapo_core.draws import Purpose, generator
-from hapo_core.errors import ConfigError
+from hapo_core.tasks.distinct import distinct
 
 LOWEST, HIGHEST = 100, 999
 """Running results stay in this range: numbers of one width, so that a small policy learns the
@@ -130,32 +129,13 @@ def distinct_chains(
     start_low: int = LOWEST,
     start_high: int = HIGHEST,
 ) -> list[Chain]:
-    """`count` different chains of one split, none of them in `taken`.
-
-    The k-th candidate depends only on (seed, split, k); lengths cycle through the range.
+    """`count` different chains of one split, none of them in `taken` (see `distinct`).
 
     Raises:
-        ConfigError: if the space is too small for `count` different problems.
+        ConfigError: the range of steps is empty, or there are not so many different chains.
     """
-    if not 1 <= min_steps <= max_steps:
-        raise ConfigError(
-            f"chains need 1 <= min_steps <= max_steps, got {min_steps} and {max_steps}",
-            remedy="mend min_steps and max_steps of the chains source",
-        )
-    seen = set(taken or ())
-    chains: list[Chain] = []
-    span = max_steps - min_steps + 1
-    for k in range(20 * count + 100):
-        if len(chains) == count:
-            break
-        rng = generator(seed, Purpose.TASK, prompt_id=split, sample=k)
-        chain = draw_chain(rng, min_steps + len(chains) % span, start_low, start_high)
-        if chain.problem not in seen:
-            seen.add(chain.problem)
-            chains.append(chain)
-    if len(chains) < count:
-        raise ConfigError(
-            f"only {len(chains)} different chains of {min_steps}-{max_steps} steps were found",
-            remedy=f"ask for fewer than {count} problems or for longer chains",
-        )
-    return chains
+
+    def draw(rng: np.random.Generator, steps: int) -> Chain:
+        return draw_chain(rng, steps, start_low, start_high)
+
+    return distinct(draw, count, seed, split, (min_steps, max_steps), "chains", taken or ())

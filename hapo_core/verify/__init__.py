@@ -1,8 +1,7 @@
 """One verifier for traces, rollouts and benchmarks. Conventions: docs/verification.md."""
 
 from hapo_core.verify.extract import extract_answer
-from hapo_core.verify.grade import grade
-from hapo_core.verify.pool import VerifierPool
+from hapo_core.verify.math.grade import grade
 from hapo_core.verify.verdict import (
     Job,
     Verdict,
@@ -10,6 +9,7 @@ from hapo_core.verify.verdict import (
     VerifierSettings,
     reward_of,
 )
+from hapo_core.verify.workers.pool import VerifierPool
 
 __all__ = [
     "Job",

@@ -19,7 +19,9 @@ The gold is all that a reward knows of the problem: a reference answer, or text 
 that also holds what grading needs (tests, metadata), as `hapo_core.verify.gym` does it."""
 
 BUILT_IN = {
-    "math": "hapo_core.verify.grade:grade",
+    "math": "hapo_core.verify.math.grade:grade",
+    "math_any_form": "hapo_core.verify.math.grade:grade_any_form",
+    "math_verify": "hapo_core.verify.library:grade",
     "exact": "hapo_core.verify.exact:grade",
     "reasoning_gym": "hapo_core.verify.gym:grade",
 }

@@ -8,15 +8,34 @@ from dataclasses import dataclass
 _THOUGHT_END = re.compile(r"</think>|</thought>|</thinking>|<\|end_of_thought\|>")
 _THOUGHT_BEGIN = re.compile(r"<think>|<thought>|<thinking>|<\|begin_of_thought\|>")
 _SOLUTION_BEGIN = "<|begin_of_solution|>"
-_BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_BOX_TOKEN = re.compile(r"\\{1,2}(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_ANY_BOX = re.compile(r"\\boxed|\\fbox")
+_BARE_BOX = re.compile(
+    r"\\{1,2}(?:boxed|fbox)\s*(?=[^\s{a-zA-Z])(-?[0-9][0-9,.]*(?<![,.])"
+    r"|\\frac\s*\w\w|\\[a-zA-Z]+|\S)"
+    r"|\\{1,2}(?:boxed|fbox)\s+([A-Za-z])(?![A-Za-z])"
+)
+"""`\\boxed 5`: TeX takes the next digit, writers mean the whole number."""
+_PLACEHOLDER = re.compile(
+    r"(?:\s|\\[;,! ]|\.\.\.|…|\\l?dots|\\text\{|\}|your|the|"
+    r"final|answer|here|result)*",
+    re.IGNORECASE,
+)
+"""The content of a box that only repeats the instruction."""
 _SEPARATOR = re.compile(r"(?<![A-Za-z])(?:and|or)(?![A-Za-z])|[,;]")
 _SENTENCE_END = re.compile(r"[.!?]\s|\n\s*\n|(?:[A-Za-z]{3,}\W+){3}[A-Za-z]{3,}")
 _DERIVED = re.compile(
-    r"(?<![A-Za-z])(?:so|hence|thus|therefore|then|which|gives?|implies|since|because|we|get|have)"
+    r"(?<![A-Za-z])(?:no|not|wait|but|actually|correct(?:ion|ed|ing)?|instead|"
+    r"recheck(?:ing|ed)?|mistake|rather|"
+    r"oops|hmm|however|reflection|sorry|wrong|check(?:ing)?|careful(?:ly)?|"
+    r"let me|revis\w+|updat\w+|should be|"
+    r"reconsider\w*|second thoughts?|so|hence|thus|therefore|then|which|gives?|"
+    r"implies|since|because|we|get|have)"
     r"(?![A-Za-z])|\\(?:implies|Rightarrow|Longrightarrow|therefore|to)(?![A-Za-z])|=[^=]*=|[⇒→∴]",
     re.IGNORECASE,
 )
-"""What leads from one box to the next: the earlier one holds an intermediate result."""
+"""What leads from one box to the next: the earlier one holds an intermediate result, or an error
+that the later one corrects."""
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _CLOSE_BY, _JOIN_LIMIT = 10, 60
 """Boxes this many characters apart are one list; up to the second number if a comma or a word
@@ -59,16 +78,24 @@ def final_text(response: str) -> str:
 def boxed(text: str) -> list[tuple[int, int, str]]:
     """All outermost balanced boxes as (start, end, content), in one pass over the text.
 
-    Escaped braces do not count, unless no box closes otherwise (`\\boxed{185\\}`). An unclosed box
-    is no box, one inside it is.
+    A box that only repeats the instruction (`\\boxed{}`, `\\boxed{answer}`) does not count beside
+    others; boxes without braces only where there are no others. Escaped braces do not count,
+    unless no box closes otherwise (`\\boxed{185\\}`). An unclosed box is no box, one inside it is.
     """
-    return _boxed(text, False) or _boxed(text, True)
+    first = _ANY_BOX.search(text)
+    if first is None:
+        return []
+    place = first.start()  # braces before the first box close nothing after it
+    found = _boxed(text, False, place) or _boxed(text, True, place)
+    if found:
+        return [box for box in found if not _PLACEHOLDER.fullmatch(box[2])] or found
+    return [(m.start(), m.end(), m.group(1) or m.group(2)) for m in _BARE_BOX.finditer(text)]
 
 
-def _boxed(text: str, escaped_close: bool) -> list[tuple[int, int, str]]:
+def _boxed(text: str, escaped_close: bool, place: int) -> list[tuple[int, int, str]]:
     found: list[tuple[int, int, str]] = []
     stack: list[tuple[int, int]] = []  # (start of the command or -1 for a plain brace, content)
-    for match in _BOX_TOKEN.finditer(text):
+    for match in _BOX_TOKEN.finditer(text, place):
         token = match.group()
         if token == "}" or (escaped_close and token == "\\}"):
             if stack:
@@ -90,13 +117,13 @@ def joined_boxes(text: str) -> str | None:
     if not boxes:
         return None
     start, _, content = boxes[-1]
-    parts = [content.strip()]
+    parts = [content.strip(" \n")]
     for earlier_start, earlier_end, earlier in reversed(boxes[:-1]):
         between = text[earlier_end:start]
         if not _joined(between):
             break
-        if earlier.strip() not in parts:
-            parts.append(earlier.strip())
+        if earlier.strip(" \n") not in parts:
+            parts.append(earlier.strip(" \n"))
         start = earlier_start
         if len(parts) > 20:
             break
@@ -129,7 +156,7 @@ def _unmarked(text: str) -> str | None:
     formulas = _FORMULA.findall(last)
     if formulas:
         return next((part.strip() for part in formulas[-1] if part.strip()), None)
-    line = last.rsplit("\n", 1)[-1].strip().strip("*").rstrip(".").strip()
+    line = last.rsplit("\n", 1)[-1].strip().strip("*#").rstrip(".").strip()
     return line or None
 
 

@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
-from hapo_core.errors import ConfigError
+from hapo_core.verdicts import Verdict, reward_of
+from hapo_core.verifier_settings import REWARDS, VerifierSettings
 
-REWARDS = ("math", "exact", "reasoning_gym")
-"""The rewards that ship with hapo."""
-
-
-class Verdict(StrEnum):
-    """What is known about a response. TIMEOUT, BAD_GOLD and ERROR mean: unknown, not wrong."""
-
-    CORRECT = "correct"
-    WRONG = "wrong"
-    UNPARSED = "unparsed"  # no final mark, or a marked answer that is not mathematics
-    TRUNCATED = "truncated"  # cut at the length limit before a complete final answer
-    TIMEOUT = "timeout"  # the wall limit ran out twice, the second time alone
-    BAD_GOLD = "bad_gold"  # the reference answer cannot be read
-    ERROR = "error"  # the grader crashed or ran out of memory, twice
+__all__ = ["REWARDS", "Job", "Verdict", "Verification", "VerifierSettings", "reward_of"]
 
 
 @dataclass(frozen=True)
@@ -57,53 +44,3 @@ class Job:
     truncated: bool = False
     mark: str = "box"
     kind: str | None = None
-
-
-@dataclass(frozen=True)
-class VerifierSettings:
-    """How responses are verified.
-
-    Args:
-        kind: "math", "exact", "reasoning_gym", or "module:function" naming a
-            `hapo_core.verify.domains.Grader`; the reward of jobs that name none themselves.
-        workers: grading processes.
-        timeout_seconds: wall limit of one attempt at one job; fractions are allowed.
-        memory_mb: address-space limit of one worker, in MiB.
-        require_box: a response without its mark is UNPARSED; otherwise a stated answer
-            ("the answer is 5") or a closing formula is accepted too.
-
-    Raises:
-        ConfigError: a value out of range.
-    """
-
-    kind: str = "math"
-    workers: int = 2
-    timeout_seconds: float = 5.0
-    memory_mb: int = 2048
-    require_box: bool = True
-
-    def __post_init__(self) -> None:
-        if self.kind not in REWARDS and self.kind.count(":") != 1:
-            raise ConfigError(
-                f"there is no verifier {self.kind!r}",
-                remedy=f"use {', '.join(REWARDS)}, or module:function of your own grader",
-            )
-        if self.workers < 1 or self.timeout_seconds <= 0 or self.memory_mb < 256:
-            raise ConfigError(
-                "a verifier needs workers >= 1, timeout_seconds > 0 and memory_mb >= 256",
-                where=repr(self),
-            )
-
-
-def reward_of(verdict: Verdict) -> float | None:
-    """The reward of a verdict: 1 for correct, 0 for an answer that is wrong, absent or cut.
-
-    Returns:
-        None where the truth is unknown (timeout, bad gold, error): such a rollout is left out,
-        it is not counted as a failure.
-    """
-    if verdict is Verdict.CORRECT:
-        return 1.0
-    if verdict in (Verdict.WRONG, Verdict.UNPARSED, Verdict.TRUNCATED):
-        return 0.0
-    return None

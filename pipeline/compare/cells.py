@@ -15,17 +15,24 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from hapo_core.errors import ConfigError
+from hapo_core.methods.entry import Teaching
+from hapo_core.methods.registry import methods
 from pipeline.config import Params, parse_params
-from pipeline.config.method import MethodName
 from pipeline.config.nearest import nearest
+from pipeline.config.section import checked_name
+from pipeline.dependencies.lock import READS, lock_of
 
 Changes = Mapping[str, object]
 """Dotted key of params.yaml -> value; a mapping as the value replaces the whole section."""
 Plain = dict[str, Any]
 Kind = Literal["rounds", "generated", "trained"]
 VARIANTS: dict[str, Changes] = {
-    **{name: {"method": name} for name in get_args(MethodName)},
-    "chord_phi": {"method": "chord", "teacher.chord.variant": "phi"},
+    **{name: {"method": name} for name in methods()},
+    **{
+        label: {"method": name} | {f"{entry.section}.{name}.{k}": v for k, v in options.items()}
+        for name, entry in methods().items()
+        for label, options in entry.variants.items()
+    },
     "dapo": {"method": "grpo", "objective.preset": "dapo"},
     "dr_grpo": {"method": "grpo", "objective.preset": "dr_grpo"},
     "gspo": {"method": "grpo", "objective.preset": "gspo"},
@@ -148,13 +155,12 @@ def named_settings(
 
 def _add(found: dict[str, Changes], more: Mapping[str, Changes], where: str) -> None:
     for label, changes in more.items():
-        if label in found or not re.fullmatch(r"[\w.-]+", label):
-            raise ConfigError(
-                f"the label {label!r} is there twice"
-                if label in found
-                else f"{label!r} is no label: letters, digits, dots, dashes",
-                where=where,
-            )
+        if label in found:
+            raise ConfigError(f"the label {label!r} is there twice", where=where)
+        try:
+            checked_name(label)
+        except ValueError as error:
+            raise ConfigError(f"{label!r} is no label: {error}", where=where) from error
         if not isinstance(changes, Mapping):
             raise ConfigError(f"cell {label!r} is no mapping of keys to values", where=where)
         found[label] = changes
@@ -210,15 +216,21 @@ def _spend(raw: Plain, budget: Budget) -> None:
     if budget.kind == "rounds":
         full, rest = divmod(budget.amount, size)
         _chain(raw, [size] * full + ([rest] if rest else []))
-    elif budget.kind == "generated" and raw["method"] == "sft":
+    elif budget.kind == "generated" and _never_samples(raw):
         _chain(raw, [usual])
     else:
         _chain(raw, [ROOM * usual])
         raw["segments"]["1"][budget.kind] = budget.amount
 
 
+def _never_samples(raw: Plain) -> bool:
+    entry = methods().get(str(raw["method"]))
+    return entry is not None and entry.teaching is Teaching.ALONE
+
+
 def _chain(raw: Plain, rounds: Sequence[int]) -> None:
-    names = ["base", *(str(i + 1) for i in range(len(rounds)))]
+    start = next(iter(raw.get("cold_start") or {}), "base")
+    names = [start, *(str(i + 1) for i in range(len(rounds)))]
     raw["segments"] = {
         name: {"prev": prev, "rounds": count}
         for prev, name, count in zip(names, names[1:], rounds, strict=False)
@@ -265,23 +277,16 @@ def _literal(value: object) -> str:
     raise ConfigError(f"a value of type {type(value).__name__} cannot be set", where="cell")
 
 
-def code_fingerprint(root: Path) -> str:
-    """Hash of the files that decide results: the dependencies of all stages but the report."""
-    stages = read_plain(root / "dvc.yaml")["stages"]
-    wanted = {
-        dep
-        for name, stage in stages.items()
-        if name != "report"
-        for dep in stage.get("do", stage).get("deps", ())
-        if not dep.startswith("artifacts/")
+def code_fingerprint(raw: Plain, root: Path) -> str:
+    """Hash of what decides results beside parameters, in all stages but the report.
+
+    Raises:
+        ConfigError: params.yaml is not valid.
+    """
+    params = parse_params(raw)
+    locks = {kind: lock_of(kind, params, root) for kind in READS if kind != "report"}
+    code = {
+        kind: {part: lock[part] for part in ("modules", "user_code", "files")}
+        for kind, lock in locks.items()
     }
-    digest = hashlib.sha256()
-    for path in sorted(p for dep in wanted for p in _files(root / dep)):
-        digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    return [p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    return hashlib.sha256(json.dumps(code, sort_keys=True).encode()).hexdigest()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from hapo_core.errors import DataError
+from pipeline.artifacts import check_manifest, read_json
+from pipeline.artifacts.places import EVALUATIONS, POLICIES, TIMINGS
+from pipeline.artifacts.tables import GENERATIONS, ROUNDS, read_frame
 from pipeline.compare.cells import Cell
-from pipeline.places import EVALUATIONS, POLICIES, TIMINGS
-from pipeline.store import check_manifest, read_json
-from pipeline.tables import GENERATIONS, ROUNDS, read_frame
+from pipeline.dependencies.lock import differences
+from pipeline.dependencies.provenance import PROVENANCE, stage_parameters
 
 TARGETS = ("base", "final")
 Scores = dict[str, float]
@@ -38,7 +42,31 @@ def files_of(cell: Cell) -> list[Path]:
     evaluations = [EVALUATIONS / target for target in TARGETS]
     rounds = [POLICIES / name / "rounds.parquet" for name in cell.params.segments]
     timings = [_timing(name) for name in cell.params.segments]
-    return [*evaluations, *rounds, *timings]
+    return [*evaluations, *rounds, *timings, *(_recorded(stage) for stage in _stages(cell))]
+
+
+def _stages(cell: Cell) -> list[str]:
+    segments = [f"train@{name}" for name in cell.params.segments]
+    return [*segments, *(f"evaluate@{target}" for target in TARGETS)]
+
+
+def _recorded(stage: str) -> Path:
+    return PROVENANCE / f"{stage}.json"
+
+
+def _check_made(cell: Cell, folder: Path) -> None:
+    """An experiment counts for its cell if it was made with the cell's values: params.yaml may
+    have been edited between the plan and the moment at which DVC read it."""
+    for stage in _stages(cell):
+        made = {"parameters": read_json(folder / _recorded(stage)).get("parameters", {})}
+        wanted = json.loads(json.dumps({"parameters": stage_parameters(stage, cell.params)}))
+        changed = differences(wanted, made)
+        if changed:
+            raise DataError(
+                f"the experiment was not made with the values of its cell: {'; '.join(changed)}",
+                where=f"{cell.name}: {stage}",
+                remedy=f"`dvc exp remove {cell.name}`, then the same command runs it again",
+            )
 
 
 def _timing(segment: str) -> Path:
@@ -52,8 +80,9 @@ def read_result(cell: Cell, folder: Path) -> Result:
         folder: of `fetched.fetch`, with the cell's `files_of`.
 
     Raises:
-        DataError: a table is damaged.
+        DataError: a table is damaged, or the experiment was made with other values.
     """
+    _check_made(cell, folder)
     scores: dict[tuple[str, str], Scores] = {}
     problems: dict[tuple[str, str], str] = {}
     protocols: dict[str, dict[str, Any]] = {}

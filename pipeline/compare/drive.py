@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hapo_core.errors import HapoError
+from pipeline.artifacts.revisions import fetch, need_git
 from pipeline.compare.cells import (
     VARIANTS,
     Budget,
@@ -27,10 +28,11 @@ from pipeline.compare.collect import Result, files_of, read_result
 from pipeline.compare.page import Comparison, score_table, write_page
 from pipeline.compare.queue import Queue, State
 from pipeline.compare.summary import rows_of
-from pipeline.config import PARAMS
-from pipeline.evaluation_table import aligned
-from pipeline.fetched import fetch
-from pipeline.run import find_root
+from pipeline.config import PARAMS, parse_params
+from pipeline.dependencies.lock import watched
+from pipeline.dependencies.watch import keep_watch
+from pipeline.show.evaluation import aligned
+from pipeline.system.project import find_root
 
 STAGES = ("evaluate@base", "evaluate@final")
 """What a cell runs, with all that these depend on; no report."""
@@ -46,6 +48,7 @@ def compare(options: argparse.Namespace) -> int:
         HapoError: a bad request or configuration, or DVC refuses.
     """
     root = find_root()
+    need_git(root)
     raw = read_plain(root / PARAMS)
     budget = Budget.parse(options.budget) if options.budget else None
     cells = _cells(options, root, raw, budget)
@@ -63,8 +66,9 @@ def compare(options: argparse.Namespace) -> int:
         raise HapoError("no cell is finished", where="hapo compare")
     found = _comparison(options, raw, budget, cells, results)
     page = write_page(found, options.out or root / "reports/comparison")
-    table = score_table(found, next(iter(found.rows)))
-    print("\n".join(["", table.title, *aligned([table.headers, *table.rows])]))
+    for name in found.rows:
+        table = score_table(found, name)
+        print("\n".join(["", table.title, *aligned([table.headers, *table.rows])]))
     print(f"\npage    {page.absolute()}")
     return 1 if failed else 0
 
@@ -78,7 +82,7 @@ def _cells(
     for text in options.set:
         common |= parse_changes(text)
     joined: dict[str, Changes] = {label: {**common, **own} for label, own in settings.items()}
-    return plan(raw, joined, options.seeds, budget, code_fingerprint(root))
+    return plan(raw, joined, options.seeds, budget, code_fingerprint(raw, root))
 
 
 # --- running ------------------------------------------------------------------------------------
@@ -95,8 +99,11 @@ def _submit(queue: Queue, raw: Plain, cells: Sequence[Cell], jobs: int) -> None:
     queue.forget([c.name for c in wanted if state.tasks.get(c.name) in ("Failed", "Success")])
     new = [c for c in wanted if state.tasks.get(c.name) not in ("Queued", "Running")]
     print(f"{len(cells)} cells: {len(cells) - len(wanted)} finished, {len(new)} new", flush=True)
+    params = parse_params(raw)
+    keep_watch(params, queue.root)
+    files = watched(params, queue.root)
     for cell in new:
-        queue.add(cell.name, overrides(raw, cell.raw), STAGES)
+        queue.add(cell.name, overrides(raw, cell.raw), STAGES, files)
     if wanted:
         # Cells share the starting policy: one worker makes it, the others then find it cached.
         _staff(queue, state, jobs if len(wanted) < len(cells) else 1)

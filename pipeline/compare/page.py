@@ -9,12 +9,13 @@ from typing import Any
 
 from markupsafe import Markup
 
+from hapo_core.stats.seeds import ENOUGH, SIGN_FLIPS_FROM
+from pipeline.artifacts import atomic_write_json, atomic_write_text
 from pipeline.compare.summary import ENDS, Curve, Row, row_json
-from pipeline.report_html import markdown_table, page_environment, page_styles
-from pipeline.report_svg import Interval, Series, interval_chart, line_chart
-from pipeline.report_tables import Table
-from pipeline.report_text import NOTHING, duration, percent, tokens
-from pipeline.store import atomic_write_json, atomic_write_text
+from pipeline.show.charts import Interval, Series, interval_chart, line_chart
+from pipeline.show.pages import fenced, markdown_table, page_environment, page_styles
+from pipeline.show.table import Table
+from pipeline.show.text import NOTHING, duration, percent, tokens
 
 UNIT = 1000.0
 """Tokens on the axis of a learning curve are in thousands."""
@@ -62,7 +63,7 @@ def write_page(found: Comparison, out: Path) -> Path:
         **context, styles=page_styles(), ranking=ranking(found), panels=panels(found)
     )
     environment = page_environment(autoescape=False)
-    environment.filters["table"] = markdown_table
+    environment.filters |= {"table": markdown_table, "fenced": fenced}
     atomic_write_text(
         out / "comparison.md", environment.get_template("comparison.md.j2").render(**context)
     )
@@ -92,18 +93,14 @@ def notes(found: Comparison) -> list[str]:
     said = []
     if found.missing:
         said.append(f"Not finished, and so not in the tables: {', '.join(found.missing)}.")
-    best = max(head, key=lambda r: r.avg)
-    said.append(f"Highest mean on {next(iter(found.rows))}: {best.label} ({percent(best.avg)}).")
+    said.append(_highest(next(iter(found.rows)), head))
     silent = [r.label for r in head if r.generated == 0]
     if silent:
         said.append(
             f"No rollouts are drawn by: {', '.join(silent)}. At equal rounds or generated tokens "
             "this costs less than the others; both token axes are shown."
         )
-    said.append(
-        "Intervals and tests are over problems, the seeds pooled; they do not cover what another "
-        f"starting policy would give. Seeds: {', '.join(map(str, found.seeds))}."
-    )
+    said.append(_unit(found))
     if restless := _restless(head):
         said.append(
             "From seed to seed these differ by more than one seed's interval is wide: the run "
@@ -111,6 +108,32 @@ def notes(found: Comparison) -> list[str]:
             f"about the method (largest less smallest, points): {restless}."
         )
     return said
+
+
+def _highest(benchmark: str, rows: Sequence[Row]) -> str:
+    """Who leads; nobody where all are equal."""
+    best = max(r.avg for r in rows)
+    leaders = [r.label for r in rows if r.avg == best]
+    if len(leaders) == len(rows) > 1:
+        return f"On {benchmark} all settings have the same mean ({percent(best)}): none is best."
+    return f"Highest mean on {benchmark}: {', '.join(leaders)} ({percent(best)})."
+
+
+def _unit(found: Comparison) -> str:
+    """What the two kinds of tests speak of, and whether there are seeds enough."""
+    n = len(found.seeds)
+    said = (
+        "Tests over problems, seeds pooled, speak of these runs only. Claims about settings are "
+        "in the columns by seed: the run is the unit, p corrected for the number of settings (Holm)"
+    )
+    if n < ENOUGH:
+        return f"{said}; with {n} seed{'s' if n > 1 else ''} there is not enough for any."
+    if n < SIGN_FLIPS_FROM:
+        return (
+            f"{said}; with {n} seeds by a t test, which believes in normal deviations between runs "
+            f"(an exact test needs {SIGN_FLIPS_FROM})."
+        )
+    return f"{said}, by an exact sign-flip test over {n} seeds."
 
 
 def _restless(rows: Sequence[Row]) -> str:
@@ -127,14 +150,20 @@ def score_table(found: Comparison, benchmark: str) -> Table:
     """avg@k per seed and pooled, and the paired tests."""
     rows = found.rows[benchmark]
     shown = [name for name in found.references if any(name in r.against for r in rows)]
-    headers = ["setting", *(f"seed {s}" for s in found.seeds), "all [95 %]"]
-    headers += [text for name in shown for text in (f"− {name}", "p")]
+    headers = ["setting", *(f"seed {s}" for s in found.seeds), "all [95 %]", "by seed [95 %]"]
+    headers += [
+        text
+        for name in shown
+        for text in (f"− {name}", "p, these runs", "by seed [95 %]", "p, settings", "detectable")
+    ]
     cells = []
     for r in rows:
         line = [r.label, *(_points(r.per_seed.get(s)) for s in found.seeds), _interval(r)]
+        line.append(_bounds(r.seed_ci))
         for name in shown:
             test = r.against.get(name)
             line += [NOTHING, NOTHING] if test is None else _test(test.difference, test.p_value)
+            line += _seed_cells(r, name)
         cells.append(tuple(line))
     protocol = found.facts["protocols"][benchmark]
     return Table(
@@ -143,7 +172,8 @@ def score_table(found: Comparison, benchmark: str) -> Table:
         title=f"{benchmark}: avg@{protocol['k']} in percent",
         note=f"{protocol['n']} problems a seed, temperature {protocol['temperature']:g}, at most "
         f"{protocol['max_tokens']} tokens; differences in points, p: two-sided paired sign-flip "
-        "test over problems, not corrected for the number of settings.",
+        "test over problems. By seed: 95 % of Student over runs; p of settings: corrected for the "
+        "number of them; detectable: what this many seeds of this spread find four times in five.",
     )
 
 
@@ -195,8 +225,30 @@ def _interval(r: Row) -> str:
     return f"{100 * r.avg:.1f} [{100 * r.ci[0]:.1f}, {100 * r.ci[1]:.1f}]"
 
 
+def _seed_cells(row: Row, reference: str) -> list[str]:
+    """Interval, corrected p and smallest detectable difference of the test over seeds."""
+    test = row.by_seed.get(reference)
+    if test is None:
+        return [NOTHING] * 3
+    if test.p is None or test.detectable is None:
+        return ["not enough seeds", NOTHING, NOTHING]
+    return [
+        _bounds(test.ci, "+.1f"),
+        _p(row.corrected[reference]),
+        f"{100 * test.detectable:.1f}",
+    ]
+
+
+def _bounds(ci: tuple[float, float] | None, shape: str = ".1f") -> str:
+    return NOTHING if ci is None else f"[{100 * ci[0]:{shape}}, {100 * ci[1]:{shape}}]"
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _test(difference: float, p: float) -> list[str]:
-    return [f"{100 * difference:+.1f}", "< 0.001" if p < 0.001 else f"{p:.3f}"]
+    return [f"{100 * difference:+.1f}", _p(p)]
 
 
 # --- drawings -----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,28 +58,52 @@ class Queue:
         workers = _WORKERS.search(text)
         return State(tasks, sum(map(int, workers.groups())) if workers else 0)
 
-    def add(self, name: str, settings: Iterable[str], targets: Sequence[str]) -> None:
+    def add(
+        self,
+        name: str,
+        settings: Iterable[str],
+        targets: Sequence[str],
+        files: Iterable[Path] = (),
+    ) -> None:
         """Queue an experiment.
+
+        Args:
+            files: of the project, by relative path. It runs in a copy that holds what git knows:
+                of these the others are copied too.
 
         Raises:
             HapoError: DVC refuses.
         """
-        words = [word for setting in settings for word in ("-S", setting)]
-        self._dvc("exp", "run", "--queue", "--name", name, *words, *targets)
+        words = [f"--set-param={setting}" for setting in settings]
+        for path in files:
+            if not path.is_absolute() and not self._git("ls-files", "--", str(path)).strip():
+                words.append(f"--copy-paths={path}")
+        self._dvc("exp", "run", "--queue", f"--name={name}", *words, "--", *targets)
 
     def start(self, workers: int) -> None:
-        """Have so many workers, those that are there included; they outlive this process."""
+        """Have so many workers, those that are there included; they outlive this process.
+
+        Raises:
+            HapoError: DVC starts workers by the name `dvc`, and there is none.
+        """
+        path = _path()
+        if shutil.which("dvc", path=path) is None:
+            raise HapoError(
+                "there is no program `dvc`, by whose name DVC starts its workers",
+                where=path.split(os.pathsep)[0],
+                remedy="`python -m pip install --force-reinstall --no-deps dvc` puts it there",
+            )
         self._dvc("queue", "start", "--jobs", str(workers))
 
     def forget(self, names: Sequence[str]) -> None:
         """Take tasks that wait, failed or were lost out of the queue."""
         if names:
-            self._dvc("queue", "remove", *names)
+            self._dvc("queue", "remove", "--", *names)
 
     def give_up(self, names: Sequence[str]) -> None:
         """Mark tasks as failed whose worker is gone."""
         for name in names:
-            self._dvc("queue", "kill", "--force", name)
+            self._dvc("queue", "kill", "--force", "--", name)
 
     def _git(self, *words: str) -> str:
         return self._checked(["git", *words])
@@ -99,8 +124,7 @@ class Queue:
 
     def _call(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT")}
-        # DVC's workers run `python`: it must be the one that runs us.
-        env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
+        env["PATH"] = _path()
         # Files, not pipes: a worker that `dvc queue start` leaves behind would hold a pipe open.
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             done = subprocess.run(
@@ -111,3 +135,8 @@ class Queue:
                 file.seek(0)
                 texts.append(file.read())
         return subprocess.CompletedProcess(command, done.returncode, *texts)
+
+
+def _path() -> str:
+    """PATH for DVC, whose workers run `python`: it must be the one that runs us."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

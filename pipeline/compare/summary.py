@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hapo_core.evaluate import PairedResult, align, bootstrap_interval, paired_test
-from hapo_core.pooling import pooled_scores
+from hapo_core.stats.benchmark import PairedResult, align, mean_interval, paired_test
+from hapo_core.stats.pooling import pooled_scores
+from hapo_core.stats.seeds import SeedTest, holm, seed_interval, seed_test
 from pipeline.compare.collect import Result
 
 ENDS = 10
@@ -34,8 +35,11 @@ class Curve:
 class Row:
     """A setting, or the starting policy (`label` base). Means over seeds; shares in [0, 1].
 
-    `per_seed`: avg@k by seed; `ci`: 95 % over problems, seeds pooled (`hapo_core.pooling`);
-    `against`: this setting minus the reference, problem by problem, on the seeds both have.
+    `per_seed`: avg@k by seed; `ci`: 95 % over problems, seeds pooled (`hapo_core.stats.pooling`),
+    which speaks of these runs; `seed_ci`: 95 % over runs, which speaks of the setting, None below
+    three seeds. `against`: this setting minus the reference, problem by problem, on the seeds both
+    have; `by_seed`: the same with the run as the unit, `corrected` its p after Holm over all
+    settings that are compared with that reference.
     """
 
     label: str
@@ -43,6 +47,9 @@ class Row:
     avg: float
     ci: tuple[float, float]
     against: dict[str, PairedResult]
+    seed_ci: tuple[float, float] | None = None
+    by_seed: dict[str, SeedTest] = field(default_factory=dict)
+    corrected: dict[str, float] = field(default_factory=dict)
     rounds: float | None = None
     injected: tuple[float, float] | None = None
     """Share of groups that the teacher entered, first and last rounds."""
@@ -70,7 +77,21 @@ def rows_of(results: Sequence[Result], benchmark: str, references: Sequence[str]
         others = {name: part for name, part in known.items() if name != label}
         row = _scored(label, found, "final", benchmark, others)
         rows.append(_with_costs(row, found))
-    return rows
+    return _corrected(rows)
+
+
+def _corrected(rows: Sequence[Row]) -> list[Row]:
+    """Holm's correction of every column of seed tests, over the settings; the base is none."""
+    found: dict[str, dict[str, float]] = {}
+    for row in rows[1:]:
+        for name, test in row.by_seed.items():
+            if test.p is not None:
+                found.setdefault(name, {})[row.label] = test.p
+    columns = {name: holm(p) for name, p in found.items()}
+    return [
+        replace(row, corrected={n: p[row.label] for n, p in columns.items() if row.label in p})
+        for row in rows
+    ]
 
 
 def _scored(
@@ -82,7 +103,7 @@ def _scored(
 ) -> Row:
     key = (target, benchmark)
     values = np.array(list(_pool(results, key).values()))
-    low, high = bootstrap_interval(values, 0.95, DRAWS, 0, f"{label}/{benchmark}")
+    low, high = mean_interval(values)
     against = {}
     for name, others in references.items():
         both = {r.seed for r in results} & {r.seed for r in others}
@@ -92,13 +113,25 @@ def _scored(
                 for part in (results, others)
             )
             against[name] = paired_test(*align(theirs, ours), 0.95, DRAWS, 0, f"{label}/{name}")
+    per_seed = _per_seed(results, key)
+    by_seed = {
+        name: test
+        for name, others in references.items()
+        if (test := seed_test(per_seed, _per_seed(others, ("final", benchmark)))) is not None
+    }
     return Row(
         label=label,
-        per_seed={r.seed: float(np.mean(list(r.scores[key].values()))) for r in results},
+        per_seed=per_seed,
         avg=float(values.mean()),
         ci=(low, high),
         against=against,
+        seed_ci=seed_interval(list(per_seed.values())),
+        by_seed=by_seed,
     )
+
+
+def _per_seed(results: Sequence[Result], key: tuple[str, str]) -> dict[int, float]:
+    return {r.seed: float(np.mean(list(r.scores[key].values()))) for r in results}
 
 
 def _pool(results: Sequence[Result], key: tuple[str, str]) -> dict[str, float]:
@@ -112,8 +145,8 @@ def _with_costs(row: Row, results: Sequence[Result]) -> Row:
     sampled = [f[f["rollouts"] > 0] for f in frames]
     drawn = [f for f in sampled if len(f)]
     walls = [r.wall_s for r in results]
-    return Row(
-        **{name: getattr(row, name) for name in ("label", "per_seed", "avg", "ci", "against")},
+    return replace(
+        row,
         rounds=_mean([float(len(f)) for f in frames]),
         injected=_ends([f["injected_groups"] / f["prompts"] for f in drawn]),
         outside=_ends([f["extra_rows"].fillna(0) for f in drawn]),
@@ -163,7 +196,8 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def row_json(row: Row) -> dict[str, Any]:
     """A row for programs."""
-    plain = {k: v for k, v in vars(row).items() if k not in ("against", "curve")}
+    plain = {k: v for k, v in vars(row).items() if k not in ("against", "by_seed", "curve")}
+    plain["by_seed"] = {name: asdict(test) for name, test in row.by_seed.items()}
     plain["against"] = {name: result.to_dict() for name, result in row.against.items()}
     plain["curve"] = None if row.curve is None else vars(row.curve)
     plain["per_seed"] = {str(seed): value for seed, value in row.per_seed.items()}

@@ -11,32 +11,32 @@ from pipeline.config.data import (
     GymSource,
     PresetSource,
     Source,
+    StoriesSource,
     TableSource,
 )
 from pipeline.config.engine import Compute, EngineChoice, VllmServers
 from pipeline.config.evaluation import BenchmarkProtocol, Evaluate, Target
-from pipeline.config.load import PARAMS, load_params, parse_params, parse_section
+from pipeline.config.load import (
+    PARAMS,
+    load_params,
+    parse_params,
+    parse_section,
+    was_read,
+)
 from pipeline.config.loggers import Loggers, MlflowLog, TensorboardLog, TrackioLog, WandbLog
 from pipeline.config.method import (
     AdaptiveThreshold,
-    Bread,
-    Chord,
     ConstantThreshold,
     Gate,
-    Hpt,
     MethodName,
     Objective,
-    PrefixRft,
-    Real,
-    Relift,
     ScheduledThreshold,
     Sft,
-    Srft,
     Teacher,
     Threshold,
 )
 from pipeline.config.params import Params
-from pipeline.config.policy import Base, PretrainedBase, TinyBase
+from pipeline.config.policy import Base, ColdStart, PretrainedBase, TinyBase
 from pipeline.config.section import RewardName, Section
 from pipeline.config.training import DifficultyBand, Rewards, RolloutParams, Segment, Train, Update
 
@@ -46,9 +46,8 @@ __all__ = [
     "Base",
     "BenchmarkProtocol",
     "BenchmarkSource",
-    "Bread",
     "ChainsSource",
-    "Chord",
+    "ColdStart",
     "Compute",
     "ConstantThreshold",
     "Curate",
@@ -57,17 +56,13 @@ __all__ = [
     "Evaluate",
     "Gate",
     "GymSource",
-    "Hpt",
     "Loggers",
     "MethodName",
     "MlflowLog",
     "Objective",
     "Params",
-    "PrefixRft",
     "PresetSource",
     "PretrainedBase",
-    "Real",
-    "Relift",
     "RewardName",
     "Rewards",
     "RolloutParams",
@@ -76,7 +71,7 @@ __all__ = [
     "Segment",
     "Sft",
     "Source",
-    "Srft",
+    "StoriesSource",
     "TableSource",
     "Target",
     "Teacher",
@@ -91,4 +86,5 @@ __all__ = [
     "load_params",
     "parse_params",
     "parse_section",
+    "was_read",
 ]

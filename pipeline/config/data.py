@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.section import RewardName, Section
-from pipeline.presets import PRESETS, PresetName
+from pipeline.config.presets import PRESETS, PresetName
+from pipeline.config.section import Name, RewardName, Section
+
+DATE = "2025-01-01"
+"""What a chat template that asks for today's date is told, unless a date is set."""
 
 
 class ChainsSource(Section):
@@ -24,6 +28,22 @@ class ChainsSource(Section):
     trace_stride: int = Field(default=1, ge=0)
     """Steps that a line of a trace does at once. 1 is how the policy works; 2 and more are right,
     but harder to imitate than what it can find itself; 0 gives the answer without any work."""
+    reward: RewardName | None = None
+    """What grades its problems; None is `rewards.verifier`."""
+
+
+class StoriesSource(Section):
+    """Word problems of several small steps, with worked solutions (`hapo_core.tasks.stories`)."""
+
+    kind: Literal["stories"]
+    count: int = Field(ge=1)
+    min_steps: int = Field(ge=1, le=8)
+    max_steps: int = Field(ge=1, le=8)
+    trace_share: float = Field(default=1.0, ge=0, le=1)
+    """Share of the problems that come with a trace; the others are trained on-policy."""
+    seed: int | None = Field(default=None, ge=0)
+    """Its own; None is the run's. Runs with several seeds share data, base and cold start where all
+    sources have their own."""
     reward: RewardName | None = None
     """What grades its problems; None is `rewards.verifier`."""
 
@@ -46,7 +66,8 @@ class TableSource(Section):
 
     kind: Literal["table"]
     adapter: str = "generic"
-    """Which column is what: an adapter of `pipeline.sources` (`hapo data adapters` lists them)."""
+    """Which column is what: an adapter of `pipeline.curate.sources` (`hapo data adapters` lists
+    them)."""
     path: str | None = None
     """Local file or folder, relative to the project; `~` and environment variables are expanded."""
     hub: str | None = None
@@ -62,11 +83,18 @@ class TableSource(Section):
     columns: dict[str, str] = Field(default_factory=dict)
     """For the generic adapter: our field (problem, answer, trace, id, ...) -> their column."""
 
+    mark: str | None = None
+    """How traces mark their final answer: `box` (the default), `####`, `last_number`, or a regular
+    expression with one group around the answer. What is marked otherwise gets a last line with a
+    box, which is what rewards read."""
+    strict: bool | None = None
+    """Whether a row without what it needs is an error or a counted drop; unset: an error in files
+    of your own (generic), a drop in public data sets."""
     traces_path: str | None = None
     """For the generic adapter: a second local file or folder with one trace a row, joined to the
-    problems by id."""
+    problems by id or by the problem's text."""
     traces_columns: dict[str, str] = Field(default_factory=dict)
-    """Its columns: our field (problem_id, trace, cut, label) -> their column."""
+    """Its columns: our field (problem_id or problem, trace, cut, label) -> their column."""
 
     @model_validator(mode="after")
     def _somewhere(self) -> TableSource:
@@ -80,7 +108,7 @@ class TableSource(Section):
 
 
 class PresetSource(Section):
-    """A benchmark known by name (`pipeline.presets`): `{kind: math500}` is all it needs."""
+    """A benchmark known by name (`pipeline.config.presets`): `{kind: math500}` is all it needs."""
 
     kind: PresetName
     reward: RewardName | None = None
@@ -106,9 +134,12 @@ class PresetSource(Section):
         )
 
 
-Source = Annotated[ChainsSource | GymSource | TableSource, Field(discriminator="kind")]
+Source = Annotated[
+    ChainsSource | StoriesSource | GymSource | TableSource, Field(discriminator="kind")
+]
 BenchmarkSource = Annotated[
-    ChainsSource | GymSource | TableSource | PresetSource, Field(discriminator="kind")
+    ChainsSource | StoriesSource | GymSource | TableSource | PresetSource,
+    Field(discriminator="kind"),
 ]
 
 
@@ -118,13 +149,16 @@ TraceChoice = Literal["shortest", "first", "all"]
 class Curate(Section):
     """Curation of the training problems, their traces and the benchmarks."""
 
-    sources: dict[str, Source] = Field(min_length=1)
+    sources: dict[Name, Source] = Field(min_length=1)
     """Training sources by name (the name prefixes problem ids)."""
-    benchmarks: dict[str, BenchmarkSource] = Field(min_length=1)
-    """Evaluation sets by name; a `kind` of `pipeline.presets` brings its protocol along."""
+    benchmarks: dict[Name, BenchmarkSource] = Field(min_length=1)
+    """Evaluation sets by name; a `kind` of `pipeline.config.presets` brings its protocol along."""
     prompt_suffix: str = ""
     """Appended to every problem text before the chat template is applied."""
     system_prompt: str | None = None
+    prompt_date: str = DATE
+    """What a chat template that asks for today's date is told (YYYY-MM-DD): prompts would differ
+    from day to day. Other templates do not see it."""
     max_prompt_tokens: int = Field(default=512, ge=1)
     max_trace_tokens: int = Field(ge=1)
     """Longer traces are set aside; equal to the response budget, so that a trace always fits."""
@@ -143,3 +177,10 @@ class Curate(Section):
     first shared n-gram, stock phrases of contests included."""
     validation_share: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of training problems split off (seeded, stratified by source) as `validation`."""
+
+    @field_validator("prompt_date")
+    @classmethod
+    def _is_a_day(cls, value: str) -> str:
+        if value != date.fromisoformat(value).isoformat():
+            raise ValueError("write it as YYYY-MM-DD")
+        return value

@@ -65,11 +65,17 @@ class EngineChoice(Section):
     engine: Literal["hf", "vllm"] = "hf"
     vllm: VllmServers | None = None
     """Of `engine: vllm`; left out, a CPU server from build/engine-cpu is started."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Of the weights with which `engine: hf` generates; bfloat16 is a copy beside those that train,
+    made anew after every update. Unset, rollouts follow `update.mixed_precision` (without
+    `compute.shard`), evaluations are float32."""
 
     @model_validator(mode="after")
     def _engine(self) -> EngineChoice:
         if self.engine == "hf" and self.vllm is not None:
             raise ValueError("`vllm` has settings, but `engine` is hf")
+        if self.engine == "vllm" and self.dtype is not None:
+            raise ValueError("`dtype` is of `engine: hf`; that of servers is `vllm.dtype`")
         return self
 
 
@@ -78,6 +84,7 @@ class Compute(Section):
 
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights that train: bfloat16 is refused, see `update.mixed_precision`."""
     threads: int = Field(default=2, ge=1)
     """Of every process."""
     attention: str = "sdpa"

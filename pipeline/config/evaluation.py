@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from pipeline.config.engine import EngineChoice
-from pipeline.config.section import Section
-from pipeline.presets import PresetName, find_preset
+from pipeline.config.presets import PresetName, find_preset
+from pipeline.config.section import Name, Section
 
 
 class BenchmarkProtocol(Section):
@@ -16,7 +16,8 @@ class BenchmarkProtocol(Section):
     """
 
     preset: PresetName | None = None
-    """A protocol of `pipeline.presets`; unset, it comes from the `kind` in `curate.benchmarks`."""
+    """A protocol of `pipeline.config.presets`; unset, it comes from the `kind` in
+    `curate.benchmarks`."""
     k: int = Field(ge=1)
     """Samples per problem (avg@k)."""
     temperature: float = Field(default=0.6, ge=0)
@@ -34,10 +35,11 @@ class BenchmarkProtocol(Section):
 class Evaluate(EngineChoice):
     """The benchmark evaluation of the starting and the final policy."""
 
-    benchmarks: dict[str, BenchmarkProtocol] = Field(min_length=1)
+    benchmarks: dict[Name, BenchmarkProtocol] = Field(min_length=1)
     max_rows: int = Field(default=512, ge=1)
     confidence: float = Field(default=0.95, gt=0, lt=1)
     bootstrap_draws: int = Field(default=2000, ge=100)
+    """Of paired tests and the intervals of their differences."""
 
 
 class Target(Section):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TypeVar, get_args
+from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -17,6 +19,7 @@ from pipeline.config.section import Section
 
 S = TypeVar("S", bound=Section)
 PARAMS = Path("params.yaml")
+_READ: dict[Path, WeakValueDictionary[int, Params]] = {}
 
 
 def load_params(path: Path = PARAMS) -> Params:
@@ -29,13 +32,21 @@ def load_params(path: Path = PARAMS) -> Params:
         raise ConfigError(
             "no configuration",
             where=str(path),
-            remedy="run this in a hapo project, or `hapo profile use quickstart`",
+            remedy="run this in a hapo project; `hapo init DIR` makes one, `hapo train --help` one "
+            "of your own model and data",
         )
     try:
         raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"not valid YAML: {error}", where=str(path)) from error
-    return parse_params(raw, where=str(path))
+    found = parse_params(raw, where=str(path))
+    _READ.setdefault(path.resolve(), WeakValueDictionary())[id(found)] = found
+    return found
+
+
+def was_read(params: Params, path: Path = PARAMS) -> bool:
+    """Whether `load_params` made this very object of that file, whatever the file says now."""
+    return _READ.get(path.resolve(), {}).get(id(params)) is params
 
 
 def parse_params(raw: object, where: str = "params.yaml") -> Params:
@@ -89,7 +100,7 @@ def _readable(
     for item in error.errors():
         path = ".".join(str(part) for part in item["loc"])
         message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
+        if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             message = "unknown key" + nearest(path.rsplit(".", 1)[-1], _keys_at(item["loc"][:-1]))
         elif "input" in item and not isinstance(item["input"], dict):
             message += f" (got {item['input']!r})"
@@ -111,14 +122,22 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
                 field = option.model_fields.get(str(part))
                 if field is not None:
                     following += _models_in(field.annotation)
-                elif _tag_of(option) == {str(part)} or str(part) in _tag_of(option):
+                elif str(part) in _tag_of(option):
                     following.append(option)
         options = following or options
-    return sorted({k for o in options if isinstance(o, type) for k in o.model_fields})  # type: ignore[attr-defined]
+    return sorted({k for o in options for k in _keys_of(o)})
+
+
+def _keys_of(option: object) -> list[str]:
+    if isinstance(option, type) and issubclass(option, Section):
+        return list(option.model_fields)
+    return [field.name for field in fields(option)]  # type: ignore[arg-type]
 
 
 def _models_in(annotation: object) -> list[object]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
+    if isinstance(annotation, type) and (
+        issubclass(annotation, Section) or is_dataclass(annotation)
+    ):
         return [annotation]
     return [m for arg in get_args(annotation) for m in _models_in(arg)]
 

@@ -1,27 +1,16 @@
-"""The method: gate, teacher, objective, and what each comparator needs."""
+"""The method: gate, teacher, objective, and the options that each method's file declares."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
+from hapo_core.methods.registry import methods
 from pipeline.config.section import Section
 
-MethodName = Literal[
-    "grpo",
-    "hapo",
-    "luffy",
-    "sft",
-    "sft_then_rl",
-    "srft",
-    "hpt",
-    "relift",
-    "chord",
-    "prefix_rft",
-    "bread",
-    "real",
-]
+MethodName = Literal[tuple(methods())]  # type: ignore[valid-type]
+"""The files of `hapo_core/methods` that hold a method."""
 
 
 class ConstantThreshold(Section):
@@ -66,9 +55,15 @@ class Gate(Section):
     prior_failures: float = Field(default=1.0, gt=0)
     forgetting: float = Field(default=1.0, gt=0, le=1)
     """delta of the prompt posterior; 1 forgets nothing."""
+    correlation: float = Field(default=0.0, ge=0, le=1)
+    """rho: how far errors of the verifier in one group go together. A rollout counts
+    1 / (1 + (N - 1) rho); 0 takes them as independent (docs/verification.md has measured ones)."""
     statistic: Literal["mean", "thompson", "quantile"] = "mean"
     quantile: float | None = Field(default=None, gt=0, lt=1)
     threshold: Threshold
+    holdout: float = Field(default=0.0, ge=0, lt=1, exclude_if=lambda h: h == 0)
+    """Share of the injections, drawn at random, that are left out to measure what help does: the
+    report compares both at the prompts' next visits (METHOD 9)."""
     allow_unreachable: bool = False
     """Accept a gamma outside the reachable range of c (an always- or never-open gate)."""
 
@@ -81,83 +76,7 @@ class Gate(Section):
         return self
 
 
-class Srft(Section):
-    """`srft` (METHOD 6)."""
-
-    sft_weight: float = Field(default=0.5, ge=0)
-    sft_entropy: Literal["minus", "plus"] = "minus"
-    """w_sft = sft_weight exp(-H) as in the paper, or exp(+H) as in the released code."""
-    positive_weight: float = Field(default=0.1, ge=0)
-    """Weight of right rollouts, times exp(H); wrong ones weigh -1."""
-
-
-class Hpt(Section):
-    """`hpt` (METHOD 6)."""
-
-    successes: int = Field(default=0, ge=0)
-    """k: imitate the trace iff S <= k."""
-    normaliser: Literal["separate", "shared"] = "separate"
-    """Whether imitated tokens have a token mean of their own or count with the rollouts."""
-
-
-class Relift(Section):
-    """`relift` (METHOD 6)."""
-
-    buffer: int = Field(default=128, ge=1)
-    """Failed prompts that one separate supervised step waits for; its learning rate is scaled by
-    sft.learning_rate_scale."""
-
-
-class Chord(Section):
-    """`chord` (METHOD 6): (1 - m) GRPO + m SFT. What is unset follows from the variant."""
-
-    variant: Literal["mu", "phi"] = "mu"
-    mix_start: float | None = Field(default=None, ge=0, le=1)
-    """m of the first round: .9 for mu, .1 for phi."""
-    mix_end: float | None = Field(default=None, ge=0, le=1)
-    """m from `horizon` on: .05 for mu, .1 for phi."""
-    shape: Literal["cosine", "linear"] = "cosine"
-    """How m falls: `cosine` is the released code's; the paper gives the ends only."""
-    horizon: int = Field(default=200, ge=1)
-    expert_share: float = Field(default=0.2, gt=0, lt=1)
-    """Expert traces as a share of all rows of a round (.2 in the released configuration)."""
-
-
-class PrefixRft(Section):
-    """`prefix_rft` (METHOD 6)."""
-
-    low_start: float = Field(default=0.95, ge=0, lt=1)
-    low_end: float = Field(default=0.05, ge=0, lt=1)
-    """The share of the trace that is given is uniform between `low`, which falls along a cosine
-    from low_start to low_end, and `high`."""
-    high: float = Field(default=0.95, gt=0, lt=1)
-    horizon: int = Field(default=500, ge=1)
-    top_share: float = Field(default=0.2, gt=0, le=1)
-    """Share of the prefix tokens that train: those of the highest entropy."""
-    prefix_tokens: Literal["ratio", "teacher"] = "ratio"
-    """Objective of these tokens: the ratio to pi_old as everywhere, or the teacher's shape."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> PrefixRft:
-        if max(self.low_start, self.low_end) > self.high:
-            raise ValueError("low_start and low_end must not exceed high")
-        return self
-
-
-class Bread(Section):
-    """`bread` (METHOD 6)."""
-
-    splits: int = Field(default=10, ge=2)
-    """K: prefixes are the first k/K of a trace; a search takes about log2(K) times N samples."""
-
-
-class Real(Section):
-    """`real` (METHOD 6)."""
-
-    tau: float = Field(default=0.5, gt=0)
-
-
-class Teacher(Section):
+class _Teacher(Section):
     """How a teacher row weighs in the loss (METHOD 3.1), and what single methods do with traces.
 
     A method reads its own section only; the sections of other methods may stay, so that one file
@@ -165,17 +84,16 @@ class Teacher(Section):
     """
 
     weight: Literal["advantage", "none", "confidence"] = "advantage"
-    shape: Literal["ratio", "log", "prob"] = "ratio"
+    shape: Literal["ratio", "log", "prob", "trust"] = "ratio"
     shaping_lambda: float = Field(default=0.1, gt=0)
-    srft: Srft = Srft()
-    hpt: Hpt = Hpt()
-    relift: Relift = Relift()
-    chord: Chord = Chord()
-    prefix_rft: PrefixRft = PrefixRft()
-    bread: Bread = Bread()
+    trust_alpha: float = Field(default=0.1, gt=0, le=1, exclude_if=lambda a: a == 0.1)
+    """`trust` only: tokens of a probability below this pull in proportion to it (METHOD 9)."""
+    baseline: Literal["joint", "own"] = Field(default="joint", exclude_if=lambda b: b == "joint")
+    """What the rollouts of an injected group are compared with: the trace among them (METHOD 3),
+    or each other (METHOD 9)."""
 
 
-class Objective(Section):
+class _Objective(Section):
     """The on-policy objective. `preset` fixes what is not named here (METHOD 3.1)."""
 
     preset: Literal["paper", "luffy", "dapo", "dr_grpo", "gspo"] = "paper"
@@ -186,6 +104,11 @@ class Objective(Section):
     ratio_level: Literal["token", "sequence"] | None = None
     """Unset: `token`, or what the preset says."""
     entropy_coefficient: float | None = Field(default=None, ge=0)
+    negative_weight: float | Literal["adaptive"] = Field(default=1.0, exclude_if=lambda w: w == 1.0)
+    """Multiplies the advantages below 0 of the policy's own rollouts (METHOD 9). `adaptive`: rows
+    above 0 over rows below 0 in the optimizer batch, between `negative_floor` and 1."""
+    negative_floor: float = Field(default=0.1, gt=0, le=1, exclude_if=lambda f: f == 0.1)
+    """`negative_weight: adaptive` only."""
     dynamic_sampling: int | Literal["off"] | None = None
     """DAPO: groups whose rewards are all equal are set aside and other prompts sampled, at most
     this many times train.prompts_per_round in all. Preset dapo: 10; needs method grpo."""
@@ -194,10 +117,11 @@ class Objective(Section):
     overlong_weight: float = Field(default=0.5, gt=0)
     """The full penalty, for rewards of 1 and 0 (DAPO: 1 for rewards of 1 and -1, which is the same
     under advantages with std)."""
-    real: Real = Real()
 
     @model_validator(mode="after")
-    def _ranges(self) -> Objective:
+    def _ranges(self) -> _Objective:
+        if isinstance(self.negative_weight, float) and not 0 <= self.negative_weight <= 1:
+            raise ValueError("`negative_weight` is in [0, 1], or adaptive")
         if isinstance(self.dynamic_sampling, int) and self.dynamic_sampling < 1:
             raise ValueError("`dynamic_sampling` is a number of batches >= 1, or off")
         if isinstance(self.overlong_buffer, float) and not 0 < self.overlong_buffer <= 1:
@@ -205,9 +129,26 @@ class Objective(Section):
         return self
 
 
+def _with_options(base: type[Section], section: str) -> type[Section]:
+    """The section with the options of every method that stand in it, each under its name."""
+    fields: dict[str, Any] = {
+        name: (type(entry.options), entry.options)
+        for name, entry in methods().items()
+        if entry.options is not None and entry.section == section
+    }
+    name, lines = base.__name__.removeprefix("_"), base.__doc__
+    return create_model(name, __base__=base, __doc__=lines, __module__=__name__, **fields)
+
+
+if TYPE_CHECKING:
+    Teacher, Objective = _Teacher, _Objective
+else:
+    Teacher, Objective = _with_options(_Teacher, "teacher"), _with_options(_Objective, "objective")
+
+
 class Sft(Section):
-    """Supervised rounds of `sft` and `sft_then_rl`."""
+    """Supervised rounds."""
 
     rounds: int = Field(default=0, ge=0)
-    """`sft_then_rl`: how many rounds are supervised before GRPO starts."""
+    """How many rounds are supervised before reinforcement starts (`sft_then_rl`)."""
     learning_rate_scale: float = Field(default=1.0, gt=0)

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, model_validator
 
 from hapo_core.errors import ConfigError
+from hapo_core.methods.entry import MethodEntry, Teaching
+from hapo_core.methods.registry import methods
 from pipeline.config.data import Curate
 from pipeline.config.engine import CPU_HEAD_WIDTHS, Compute, VllmServers
 from pipeline.config.evaluation import Evaluate, Target
 from pipeline.config.loggers import Loggers
 from pipeline.config.method import Gate, MethodName, Objective, Sft, Teacher
 from pipeline.config.nearest import nearest
-from pipeline.config.policy import Base, TinyBase
-from pipeline.config.section import Section
+from pipeline.config.policy import Base, ColdStart, TinyBase
+from pipeline.config.presets import find_preset
+from pipeline.config.section import Name, Section
 from pipeline.config.training import Rewards, RolloutParams, Segment, Train, Update
-from pipeline.presets import find_preset
 
 
 class Params(Section):
     """params.yaml as a whole."""
 
-    profile: str
+    profile: Name
     seed: int = Field(ge=0)
     method: MethodName
     curate: Curate
     base: Base
+    cold_start: dict[Name, ColdStart] = Field(
+        default_factory=dict, max_length=1, exclude_if=lambda cold: not cold
+    )
+    """By the name of the policy that it makes, from which the first segment goes on; none by
+    default. A mapping because DVC makes its stage from it (docs/architecture.md)."""
     gate: Gate
     teacher: Teacher = Teacher()
     objective: Objective = Objective()
@@ -33,9 +42,9 @@ class Params(Section):
     rollout: RolloutParams
     update: Update
     train: Train
-    segments: dict[str, Segment] = Field(min_length=1)
+    segments: dict[Name, Segment] = Field(min_length=1)
     evaluate: Evaluate
-    targets: dict[str, Target]
+    targets: dict[Name, Target]
     """What `evaluate@NAME` measures: `base` and `final`."""
     compute: Compute = Compute()
     loggers: Loggers = Loggers()
@@ -47,14 +56,44 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> Params:
+        self._check_cold_start()
         self._check_segments()
         self._check_benchmarks()
         self._check_method()
         self._check_heads()
         return self
 
+    @property
+    def start(self) -> str:
+        """The policy from which the first segment goes on: `base`, or that of the cold start."""
+        return next(iter(self.cold_start), "base")
+
+    @property
+    def set_aside(self) -> frozenset[str]:
+        """The sources that only the cold start learns from."""
+        return frozenset(s for c in self.cold_start.values() if not c.keep for s in c.sources)
+
+    def _check_cold_start(self) -> None:
+        for name, cold in self.cold_start.items():
+            at = f"cold_start.{name}"
+            if name == "base" or name in self.segments:
+                raise ValueError(f"{at}: a policy of that name is there already; take another")
+            for source in cold.sources:
+                if source not in self.curate.sources:
+                    near = nearest(source, list(self.curate.sources))
+                    raise ValueError(f"{at}.sources: no source {source!r} in curate.sources{near}")
+            if self.set_aside >= set(self.curate.sources):
+                raise ValueError(
+                    f"{at}.sources takes every source, and nothing is left for the segments: "
+                    "add a source, or set `keep: true`"
+                )
+            if self.targets.get(name) != Target(policy=name):
+                raise ValueError(
+                    f"targets.{name}.policy must be {name!r}: what the cold start gives is measured"
+                )
+
     def _check_segments(self) -> None:
-        expected = "base"
+        expected = self.start
         for name, segment in self.segments.items():
             if segment.prev != expected:
                 raise ValueError(
@@ -68,6 +107,12 @@ class Params(Section):
                         f"segments.{name}.{key}: only the last segment may have a budget of "
                         "tokens, as the next one must know in which round it starts"
                     )
+        if "base" in self.segments:
+            raise ValueError("segments: 'base' is the name of the policy before the first one")
+        for name, target in self.targets.items():
+            if target.policy not in ("base", *self.cold_start, *self.segments):
+                near = nearest(target.policy, ["base", *self.cold_start, *self.segments])
+                raise ValueError(f"targets.{name}.policy: no policy {target.policy!r}{near}")
         if self.targets.get("base") != Target(policy="base"):
             raise ValueError("targets.base.policy must be 'base'")
         if self.targets.get("final") != Target(policy=expected):
@@ -106,12 +151,21 @@ class Params(Section):
                 )
 
     def _check_method(self) -> None:
-        if self.update.mixed_precision and self.compute.dtype != "float32":
-            raise ValueError("update.mixed_precision needs compute.dtype: float32 (the weights')")
+        if self.compute.dtype != "float32":
+            raise ValueError(
+                "compute.dtype: weights in bfloat16, adapters too, hardly move at small learning "
+                "rates; keep them in float32, with update.mixed_precision: true for passes in "
+                "bfloat16"
+            )
+        if self.rollout.dtype == "bfloat16" and self.compute.shard:
+            raise ValueError(
+                "rollout.dtype: a copy in bfloat16 is made of whole weights: leave it out, or set "
+                "compute.shard to false"
+            )
         if self.update.lora is not None and self.compute.shard:
             raise ValueError("update.lora trains too little to shard: set compute.shard to false")
-        if self.method == "sft_then_rl" and self.sft.rounds == 0:
-            raise ValueError("method sft_then_rl needs sft.rounds >= 1")
+        if self.entry.teaching is Teaching.FIRST and self.sft.rounds == 0:
+            raise ValueError(f"method {self.method} needs sft.rounds >= 1")
         self._check_objective()
         if self.curate.max_trace_tokens > self.rollout.max_tokens:
             raise ValueError(
@@ -120,27 +174,46 @@ class Params(Section):
             )
 
     def _check_objective(self) -> None:
-        o, method = self.objective, self.method
-        if isinstance(o.dynamic_sampling, int) and method != "grpo":
+        o, method, entry = self.objective, self.method, self.entry
+        if isinstance(o.dynamic_sampling, int) and not entry.dynamic:
+            able = " or ".join(name for name, other in methods().items() if other.dynamic)
             raise ValueError(
-                "objective.dynamic_sampling needs method grpo: it discards the very groups that "
+                f"objective.dynamic_sampling needs method {able}: it discards the very groups that "
                 f"method {method} teaches from"
             )
-        unshaped = ("srft", "prefix_rft", "bread", "real", "sft")
-        if isinstance(o.overlong_buffer, float) and method in unshaped:
+        if self.gate.holdout and entry.teaching is not Teaching.GATED:
+            raise ValueError(f"gate.holdout: method {method} does not ask the gate; take it out")
+        if self.teacher.baseline == "own" and not entry.replaces:
+            raise ValueError(
+                f"teacher.baseline: method {method} puts no trace among the rollouts; take it out"
+            )
+        if o.negative_weight != 1.0 and not entry.ratios:
+            raise ValueError(
+                f"objective.negative_weight: the rows of method {method} have no advantages of "
+                "their own to weigh; take it out"
+            )
+        if isinstance(o.overlong_buffer, float) and not entry.overlong:
             raise ValueError(
                 f"objective.overlong_buffer: method {method} takes no penalty on long rollouts"
             )
         sequence = o.ratio_level == "sequence" or (o.ratio_level is None and o.preset == "gspo")
-        if sequence and method in ("srft", "prefix_rft", "real"):
+        if sequence and not entry.ratios:
             raise ValueError(
                 f"objective.ratio_level: method {method} has no ratio of whole sequences"
             )
-        if method == "hpt" and self.teacher.hpt.successes >= self.rollout.group_size:
-            raise ValueError(
-                "teacher.hpt.successes: S <= k always holds with k >= rollout.group_size; "
-                "method sft does the same without rollouts"
-            )
+        wrong = entry.check(self.method_options, self.rollout.group_size)
+        if wrong is not None:
+            raise ValueError(f"{entry.section}.{method}.{wrong}")
+
+    @property
+    def entry(self) -> MethodEntry:
+        """The chosen method's entry: all that is known of it beside these parameters."""
+        return methods()[self.method]
+
+    @property
+    def method_options(self) -> Any:
+        """The chosen method's own options; None where it has none."""
+        return getattr(getattr(self, self.entry.section), self.method, None)
 
     def rounds_before(self, segment: str) -> int:
         """Rounds done by the segments in front of `segment`."""

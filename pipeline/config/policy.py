@@ -68,3 +68,27 @@ class PretrainedBase(Section):
 
 
 Base = Annotated[TinyBase | PretrainedBase, Field(discriminator="kind")]
+
+
+class ColdStart(Section):
+    """Supervised rounds between the starting policy and the first segment, on the verified traces
+    of easy sources: a policy that does not know the form of an answer has nothing to be rewarded
+    for."""
+
+    sources: tuple[str, ...] = Field(min_length=1)
+    """Names in `curate.sources`; problems without a usable trace are passed over."""
+    rounds: int = Field(ge=1)
+    """Optimizer steps."""
+    batch: int = Field(ge=1)
+    """Traces a round."""
+    learning_rate: float = Field(gt=0)
+    warmup_rounds: int = Field(default=0, ge=0)
+    micro_batch_tokens: int = Field(default=2048, ge=1)
+    """Padded tokens of one forward pass; changes memory, never the result."""
+    checkpoint_every: int = Field(default=10, ge=1)
+    """Rounds between resume points; a kill costs at most these."""
+    keep: bool = False
+    """Whether its problems are trained on in the segments too."""
+    seed: int = Field(default=0, ge=0)
+    """Of the order of the traces. Its own, so that runs with several seeds share one start wherever
+    their curated data are the same."""

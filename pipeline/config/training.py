@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from hapo_core.update_spec import LoraSpec, UpdateSpec
+from hapo_core.verifier_settings import VerifierSettings
 from pipeline.config.engine import EngineChoice
-from pipeline.config.section import RewardName, Section
+from pipeline.config.section import RewardName, Section, shared
 
 
-class Rewards(Section):
+class Rewards(shared(VerifierSettings, "kind")):  # type: ignore[misc]
     """Which verifier marks the responses."""
 
-    verifier: RewardName = "math"
+    verifier: RewardName = VerifierSettings.kind
     """The reward of sources that name none (`curate.sources.NAME.reward`)."""
-    require_box: bool = True
-    """A response without a final mark (box) is `unparsed`, whatever else it says."""
-    timeout_seconds: float = Field(default=5.0, gt=0)
-    workers: int = Field(default=2, ge=1)
-    memory_mb: int = Field(default=2048, ge=256)
     max_unknown_share: float = Field(default=0.05, ge=0, le=1)
     """A round with more timeouts, errors or bad golds than this share stops the run."""
 
@@ -44,35 +41,24 @@ class RolloutParams(EngineChoice):
         return self
 
 
-class Lora(Section):
+class Lora(shared(LoraSpec)):  # type: ignore[misc]
     """Low-rank adapters through peft (extra `lora`): only they train and are saved."""
 
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32.0, gt=0)
-    """The adapters' product is scaled by alpha / rank."""
-    targets: tuple[str, ...] | None = None
-    """Names of the layers that get one (`q_proj`); None means all linear layers but the head."""
+
+Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Update(Section):
+class Update(shared(UpdateSpec, "mismatch_limit")):  # type: ignore[misc]
     """The optimizer step of a round."""
 
-    learning_rate: float = Field(gt=0)
-    warmup_rounds: int = Field(default=0, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    minibatches: int = Field(default=1, ge=1)
-    """Optimizer steps per pass over the round's groups."""
-    epochs: int = Field(default=1, ge=1)
-    micro_batch_tokens: int = Field(default=8192, ge=1)
-    """Padded tokens of one forward pass; changes memory, never the result."""
     mismatch_correction: Literal["off", "token_truncate", "sequence_mask"] = "off"
     mismatch_cap: float = Field(default=2.0, gt=1)
+    mismatch_limit: Limit | Literal["off"] | None = None
+    """Largest mean |delta log p| of sampler and trainer on the policy's own tokens: a round above
+    it stops before its step. By default 1e-3 where both compute in float32, 0.1 with bfloat16,
+    divided by a `rollout.temperature` below 1; `off` measures only (docs/methods.md)."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
-    mixed_precision: bool = False
-    """Passes in bfloat16 on float32 (master) weights, gradients and optimizer state."""
     lora: Lora | None = None
     """None trains all weights."""
 

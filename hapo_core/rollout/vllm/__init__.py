@@ -1,0 +1,1 @@
+"""Rollouts by vLLM servers, each a process (and an environment) of its own."""

@@ -1,0 +1,1 @@
+"""Figures with intervals: avg@k, pass@k, bootstrap, paired tests."""

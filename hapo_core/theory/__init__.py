@@ -1,0 +1,1 @@
+"""What the gate promises, computed exactly: injection probabilities, outlook, gradient gap."""

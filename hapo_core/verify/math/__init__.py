@@ -1,0 +1,1 @@
+"""The mathematical verifier: two answers in, a verdict out."""

@@ -1,0 +1,1 @@
+"""Killable worker processes: a hostile answer costs one of them, never the run."""

@@ -1,0 +1,136 @@
+"""Tensors on disk that every process writes, and reads, for its own part only.
+
+By `torch.distributed.checkpoint` (DCP) in safetensors files, whose headers say where in the whole
+tensor their part lies; so any number of processes reads what any other number wrote, and plain
+safetensors too. DCP's own file format is not used: it holds pickles.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
+
+from hapo_core.distributed import ALONE, Ranks, full_tensor
+from hapo_core.errors import DataError
+
+PART_BYTES = 1 << 30
+"""Of a file of one process, about: DCP holds what it writes to a file a second time."""
+_CODES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+}
+"""Names of types in safetensors, in the order in which its own writer sorts them."""
+
+
+def write_shards(tensors: Mapping[str, torch.Tensor], folder: Path, ranks: Ranks) -> None:
+    """Write the ranks' parts of `tensors` below `folder`, durable; what all hold is written once.
+
+    Args:
+        tensors: the same names, in the same order, on every rank; all ranks must call.
+    Raises:
+        OSError: on every rank, if one of them cannot write.
+    """
+    if not tensors:  # moments before the first step; DCP would write nothing at all
+        if ranks.first:
+            folder.mkdir(parents=True)
+            write_whole(tensors, folder / "none.safetensors", ALONE)
+        return
+    part_of, part, held = dict[str, int](), 1, 0
+    for name, tensor in tensors.items():
+        size = tensor.numel() * tensor.element_size()
+        if held and held + size > PART_BYTES * ranks.count:
+            part, held = part + 1, 0
+        part_of[name], held = part, held + size
+    writer = HuggingFaceStorageWriter(str(folder), part_of, save_distributed=True)
+    with _own_errors():
+        dcp.save(dict(tensors), storage_writer=writer, no_dist=ranks.count == 1)
+
+
+def stored_names(folder: Path) -> set[str]:
+    """Names of all tensors in the safetensors files of a folder (not of those below it).
+
+    Raises:
+        DataError: there is no such file, or one cannot be read.
+    """
+    if not any(folder.glob("*.safetensors")):
+        raise DataError("there is no safetensors file", where=str(folder))
+    try:
+        return set(HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"the tensors cannot be read: {error}", where=str(folder)) from error
+
+
+def read_shards(tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Fill `tensors`, each as it is sharded, from the files of a folder. Ranks read for themselves.
+
+    The caller has checked the folder's manifest: DCP does not miss a file that is not there.
+
+    Raises:
+        DataError: a tensor is missing or has another shape, or a file cannot be read.
+    """
+    if not tensors:
+        return
+    reader = HuggingFaceStorageReader(str(folder))
+    try:
+        with _own_errors():
+            dcp.load(dict(tensors), storage_reader=reader, no_dist=True)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise DataError(f"not the state of this model: {error}", where=str(folder)) from error
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """DCP wraps what a rank raised in an exception that is no `Exception`; and it warns of work
+    without a process group, which is meant here."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")
+            yield
+    except CheckpointException as error:
+        cause, _ = next(iter(error.failures.values()))
+        raise cause from None
+
+
+def write_whole(tensors: Mapping[str, torch.Tensor], path: Path, ranks: Ranks) -> None:
+    """Write tensors, sharded or not, as one plain safetensors file, holding one of them whole at a
+    time. All ranks must call; the first writes, the bytes that `safetensors.torch.save_file` would.
+
+    (DCP's consolidation of shards is of no use here: it leaves scalars, AdamW's `step`, at zero.)
+    """
+    pieces = _pieces(tensors, ranks.first)
+    if ranks.first:
+        with path.open("wb") as sink:
+            sink.writelines(pieces)
+    else:
+        for _ in pieces:
+            pass
+
+
+def _pieces(tensors: Mapping[str, torch.Tensor], wanted: bool) -> Iterator[bytes | memoryview]:
+    """The file, header first; empty pieces where it is not wanted."""
+    kinds = list(_CODES)
+    order = sorted(tensors, key=lambda name: (kinds.index(tensors[name].dtype), name))
+    header, end = dict[str, object](), 0
+    for name in order:
+        tensor = tensors[name]
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        code, shape = _CODES[tensor.dtype], list(tensor.shape)
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    yield struct.pack("<Q", len(text)) + text
+    for name in order:
+        whole = full_tensor(tensors[name].detach())
+        yield whole.cpu().contiguous().flatten().view(torch.uint8).numpy().data if wanted else b""

@@ -1,0 +1,1 @@
+"""`hapo audit`: what the gate promised against what it did."""

@@ -1,0 +1,67 @@
+"""The newest policy of a run, loaded so that the audit can take gradients of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hapo_core.errors import HapoError
+from pipeline.artifacts.disk import human_bytes
+from pipeline.artifacts.places import POLICIES
+from pipeline.audit.read import RunTables
+from pipeline.build.device import prepare_compute
+from pipeline.build.optimizer import adapt, update_spec
+from pipeline.config import Params
+from pipeline.models import policy_model
+
+COPIES = 3
+"""Of the weights, at the least: themselves, and a gradient with and one without the teacher."""
+
+
+def audited(params: Params, root: Path, tables: RunTables) -> Any:
+    """An `Updater` of the policy in `tables.policy`, be it a segment or a resume point, whole or in
+    shards.
+
+    Raises:
+        HapoError: the gradients do not fit into memory.
+    """
+    from hapo_core.policy import load_policy
+    from hapo_core.update import Updater
+    from pipeline.train.checkpoint import in_shards, load_weights
+
+    device, dtype = prepare_compute(params.compute)
+    state = tables.policy
+    sharded = in_shards(state)
+    held = state / "weights" if sharded else state / "model"
+    if params.update.lora is None:  # gradients of adapters are small beside the weights
+        _refuse_large(held, memory(device))
+    if sharded:
+        assert tables.running is not None  # what is finished is whole
+        before = policy_model(root / POLICIES / params.segments[tables.running].prev)
+        model, _ = load_policy(before, dtype, params.compute.attention)
+        adapt(params, model)
+        load_weights(model, state)
+    else:
+        model, _ = load_policy(held, dtype, params.compute.attention)
+    return Updater(model.to(device), update_spec(params))
+
+
+def memory(device: Any) -> int:
+    """Bytes of memory where the gradients would lie."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _refuse_large(weights: Path, there: int) -> None:
+    need = COPIES * sum(p.stat().st_size for p in weights.glob("*.safetensors"))
+    if need > there:
+        raise HapoError(
+            f"to compare gradients takes {human_bytes(need)} at the least, and there are "
+            f"{human_bytes(there)}",
+            where=str(weights),
+            remedy="leave the comparison out: `hapo audit --groups 0`",
+        )

@@ -1,0 +1,1 @@
+"""From checked parameters to the objects of `hapo_core`."""

@@ -1,0 +1,1 @@
+"""Looks before and during a run: status, dry run, doctor, round profile."""

@@ -1,0 +1,410 @@
+"""`hapo run --dry-run`: resolve everything, look at data, engine and disk, show the plan."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from hapo_core.errors import ConfigError, DataError, HapoError
+from pipeline.artifacts import human_bytes, known_timings
+from pipeline.artifacts.revisions import need_git
+from pipeline.checks import estimates
+from pipeline.checks.data import DrySample, curated_verdict
+from pipeline.checks.finding import Finding, Kind, problem
+from pipeline.checks.intake import lengths, refusals
+from pipeline.checks.status import code_changes
+from pipeline.config import (
+    PARAMS,
+    ChainsSource,
+    GymSource,
+    Params,
+    PresetSource,
+    StoriesSource,
+    TableSource,
+    TinyBase,
+    VllmServers,
+    load_params,
+    parse_params,
+    profiles,
+)
+from pipeline.config.overrides import with_overrides
+from pipeline.dependencies.provenance import read_provenance
+from pipeline.dependencies.watch import STAGE as DEPS
+from pipeline.flows.observer import brief
+
+
+def dry_run(
+    targets: Sequence[str] = (), profile: str | None = None, overrides: Sequence[str] = ()
+) -> bool:
+    """Print findings and plan of the project in the working directory; False with a problem.
+
+    Nothing is started, downloaded or written. Hub datasets are opened (one row) unless offline.
+
+    Args:
+        profile: look at this profile instead of params.yaml.
+        overrides: `key.path=value`, as if params.yaml had them.
+
+    Raises:
+        ConfigError: no such profile or key, or the result is not valid.
+    """
+    params = wanted_params(profile, overrides)
+    rounds = sum(s.rounds for s in params.segments.values())
+    print(
+        f"profile {params.profile}, method {params.method}, seed {params.seed}: "
+        f"{len(params.segments)} segment(s), {rounds} rounds of {params.train.prompts_per_round} "
+        f"prompts x {params.rollout.group_size} responses"
+    )
+    plan = stages_to_run(targets, params)
+    size = estimates.policy_size(params)
+    found = [*_data(params, plan), *_base(params, plan), *_compute(params, size)]
+    found += [*_texts(params, size), *_engines(params), *_disk(params, size, plan)]
+    for f in found:
+        print(f"{f.kind:8}{f.subject}: {f.text}")
+    _print_plan(params, plan)
+    problems = [f for f in found if f.kind == "PROBLEM"]
+    print(f"\n{len(problems)} problem(s); nothing was started")
+    return not problems
+
+
+# --- the plan -----------------------------------------------------------------------------------
+
+
+def stages_to_run(targets: Sequence[str] = (), params: Params | None = None) -> list[str]:
+    """The stages that `dvc repro` would run, in order: the changed ones and what depends on them.
+
+    Args:
+        params: as params.yaml will be; None is as it is.
+
+    Raises:
+        HapoError: DVC cannot read the project.
+    """
+    import networkx as nx
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    need_git(Path())
+    try:
+        with Repo() as repo:
+            changed = set(repo.status(targets=list(targets) or None, with_deps=True)) - {DEPS}
+            params = params or load_params()
+            for stage in repo.index.stages:
+                name = stage.addressing
+                if name != DEPS and (code_changes(name, params) or _resized(name, params)):
+                    changed.add(stage.addressing)
+            graph = repo.index.graph  # edges lead from a stage to what it depends on
+            wanted = set(graph)
+            if targets:
+                chosen = {s for t in targets for s in repo.stage.collect(t)}
+                wanted = chosen.union(*(nx.descendants(graph, s) for s in chosen))
+            first = {s for s in graph if s.addressing in changed}
+            runs = first.union(*(nx.ancestors(graph, s) for s in first)) & wanted
+            order = nx.lexicographical_topological_sort(
+                graph.subgraph(runs).reverse(), key=lambda s: s.addressing
+            )
+            return _with_segments([s.addressing for s in order], params)
+    except DvcException as error:
+        raise HapoError(f"DVC cannot say what would run: {error}", where="dvc.yaml") from error
+
+
+def _resized(stage: str, params: Params) -> bool:
+    """Whether a finished segment shall have other rounds."""
+    kind, _, name = stage.partition("@")
+    made = read_provenance().get(stage) if kind == "train" else None
+    if made is None or name not in params.segments:
+        return False
+    return made["parameters"].get("segment") != params.segments[name].model_dump(mode="json")
+
+
+def _with_segments(plan: Sequence[str], params: Params) -> list[str]:
+    """The plan with the segments that only overrides name, and without those that they drop."""
+    wanted = {f"train@{name}" for name in params.segments}
+    wanted |= {f"evaluate@{name}" for name in params.targets}
+    there = [s for s in plan if s in wanted or s.partition("@")[0] not in ("train", "evaluate")]
+    graph = load_params()
+    new = [f"train@{n}" for n in params.segments if n not in graph.segments]
+    new += [f"evaluate@{n}" for n in params.targets if n not in graph.targets]
+    late = [s for s in there if s in ("evaluate@final", "report")]
+    if new:
+        late = late or ["evaluate@final", "report"]
+    return [*(s for s in there if s not in late), *new, *late]
+
+
+def wanted_params(profile: str | None, overrides: Sequence[str]) -> Params:
+    """params.yaml, or a profile, with overrides; nothing is written.
+
+    Raises:
+        ConfigError: no such profile or key, or the result is not valid.
+    """
+    if profile is None and not overrides:
+        return load_params()
+    if profile is not None and profile not in profiles.names():
+        raise ConfigError(
+            f"no profile {profile!r}", where="--use", remedy="one of " + ", ".join(profiles.names())
+        )
+    place = PARAMS if profile is None else profiles.place_of(profile)
+    load_params(place)
+    text = with_overrides(place.read_text(encoding="utf-8"), tuple(overrides), str(place))
+    return parse_params(YAML(typ="safe").load(text), where=str(place))
+
+
+def _print_plan(params: Params, plan: Sequence[str]) -> None:
+    if not plan:
+        print("\nnothing to run: everything is up to date")
+        return
+    timings = known_timings()
+    print("\nwould run, in this order:")
+    known = [estimates.seconds(params, stage, timings) for stage in plan]
+    for stage, wall in zip(plan, known, strict=True):
+        print(f"  {stage:20}{'time unknown' if wall is None else 'about ' + brief(wall)}")
+    if all(wall is not None for wall in known):
+        print(f"  {'together':20}about {brief(sum(w for w in known if w is not None))}")
+    else:
+        some = sum(wall for wall in known if wall is not None)
+        least = f"at least {brief(some)}; " if some else ""
+        print(f"  {'together':20}{least}the others are unknown until they have run once")
+
+
+# --- data and base ------------------------------------------------------------------------------
+
+
+def _data(params: Params, plan: Sequence[str]) -> Iterator[Finding]:
+    if "curate" not in plan:
+        yield Finding("ok", "data", "curated already (artifacts/data)")
+        yield from (_traces(*found) for found in curated_verdict(params))
+        return
+    sample = DrySample()
+    for role, sources in (
+        ("source", params.curate.sources),
+        ("benchmark", params.curate.benchmarks),
+    ):
+        for name, source in sources.items():
+            subject = f"{role} {name}"
+            try:
+                yield Finding("ok", subject, _first_row(name, source))
+                if role == "source":
+                    yield from _sampled(params, name, source, sample)
+                yield from refusals(params, name, source, role)
+            except HapoError as error:
+                yield problem(subject, error)
+
+    yield from lengths(params)
+    verdict = sample.verdict(params)
+    if verdict is not None:
+        yield _traces(*verdict)
+
+
+def _traces(kind: str, text: str) -> Finding:
+    known: dict[str, Kind] = {"ok": "ok", "note": "note"}
+    return Finding(known.get(kind, "PROBLEM"), "traces", text)
+
+
+def _sampled(
+    params: Params,
+    name: str,
+    source: ChainsSource | StoriesSource | GymSource | TableSource | PresetSource,
+    sample: DrySample,
+) -> Iterator[Finding]:
+    """What the verifier says of the first rows of a source on this machine."""
+    text, wrong = sample.look(params, name, source)
+    if text:
+        more = f"{text} (`hapo data check {name}` lists them)"
+        yield Finding("PROBLEM" if wrong else "note", f"source {name}", more)
+
+
+def _first_row(
+    name: str, source: ChainsSource | StoriesSource | GymSource | TableSource | PresetSource
+) -> str:
+    """Read one row and check its columns; what was found.
+
+    Raises:
+        HapoError: it is not there, cannot be read, or lacks a column.
+    """
+    if isinstance(source, ChainsSource | StoriesSource):
+        return f"{source.count} generated problems"
+    if isinstance(source, GymSource):
+        if importlib.util.find_spec("reasoning_gym") is None:
+            raise DataError("reasoning-gym is not installed", remedy="pip install reasoning-gym")
+        return f"{source.count} problems of reasoning-gym's {source.task}"
+    from pipeline.curate.sources.files import data_files, expand, file_rows, row_count
+    from pipeline.curate.sources.hub import HubRows
+    from pipeline.curate.sources.table import check_columns, find_adapter
+
+    table = source.table() if isinstance(source, PresetSource) else source
+    adapter = find_adapter(name, table)
+    path = expand(table.path) if table.path is not None else None
+    if path is not None and (path.exists() or table.hub is None):
+        files = data_files(path)
+        row = next(iter(file_rows(files[0])), None)
+        counts = [row_count(f) for f in files]
+        rows = "" if None in counts else f", {sum(c or 0 for c in counts)} rows"
+        size = human_bytes(sum(f.stat().st_size for f in files))
+        text = f"{path}: {len(files)} file(s), {size}{rows}"
+    else:
+        hub = HubRows(table)
+        row, text = next(iter(hub.rows()), None), f"hub {hub.where} (downloaded by `curate`)"
+    if row is None:
+        raise DataError("there is no row", where=text)
+    check_columns(row.row, adapter, row.where, True)
+    return f"{text}; columns fit adapter {table.adapter}"
+
+
+def _base(params: Params, plan: Sequence[str]) -> Iterator[Finding]:
+    from pipeline.models import gguf_path, pretrained_path
+
+    base = params.base
+    if "base" not in plan:
+        yield Finding("ok", "base", "there already (artifacts/policy/base)")
+    elif isinstance(base, TinyBase):
+        yield Finding("ok", "base", f"trained here, {base.steps} steps")
+    else:
+        try:
+            if base.gguf_package is not None:
+                yield Finding("ok", "base", str(gguf_path(base)))
+            elif base.hub is not None:
+                yield _hub_model(base.hub, base.revision)
+            else:
+                from hapo_core.policy import check_model_folder
+
+                path = pretrained_path(base)
+                check_model_folder(path)
+                yield Finding("ok", "base", str(path))
+        except HapoError as error:
+            yield problem("base", error)
+
+
+def _hub_model(hub: str, revision: str | None) -> Finding:
+    """Whether a hub model is cached, or how much would be fetched."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import HfHubHTTPError
+
+    cached = try_to_load_from_cache(hub, "config.json", revision=revision)
+    if isinstance(cached, str):
+        return Finding("ok", "base", f"{hub}: in the hub's cache, {Path(cached).parent}")
+    if HF_HUB_OFFLINE:
+        return Finding(
+            "PROBLEM", "base", f"{hub} is not in the hub's cache, and offline mode is on"
+        )
+    try:
+        info = HfApi().model_info(hub, revision=revision, files_metadata=True, timeout=20)
+    except (HfHubHTTPError, OSError) as error:
+        return Finding("PROBLEM", "base", f"{hub}: the hub cannot be asked ({error})")
+    files = [f for f in info.siblings or () if f.rfilename.endswith(".safetensors")]
+    size = human_bytes(sum(f.size or 0 for f in files))
+    return Finding("ok", "base", f"{hub}@{str(info.sha)[:12]}: {size} would be fetched")
+
+
+# --- machine ------------------------------------------------------------------------------------
+
+
+def _compute(params: Params, size: estimates.Size | None) -> Iterator[Finding]:
+    import torch
+
+    c = params.compute
+    cuda = c.device.startswith("cuda")
+    if cuda and not torch.cuda.is_available():
+        yield Finding("PROBLEM", "compute", f"device {c.device}: there is no GPU here")
+    elif cuda and torch.cuda.device_count() < c.processes:
+        here = torch.cuda.device_count()
+        yield Finding("PROBLEM", "compute", f"{c.processes} processes need a GPU each, {here} here")
+    else:
+        shape = f"{c.processes} process(es), {c.threads} thread(s) each"
+        yield Finding("ok", "compute", f"{c.device}, {c.dtype}, {shape}")
+    if size is None:
+        yield Finding("note", "memory", "unknown: the base model's shape is not here yet")
+        return
+    longest = params.curate.max_prompt_tokens + params.rollout.max_tokens
+    if size.context is not None and longest > size.context:
+        text = f"{longest} tokens of prompt and response, the model takes {size.context}"
+        yield Finding("PROBLEM", "context", f"{text}; see base.context, base.rope_theta")
+    need = estimates.memory_of_process(params, size)
+    text = f"{size.parameters / 1e6:.4g}M parameters: {human_bytes(need)} of weights, gradients "
+    text += "and moments in every process; activations come on top"
+    if cuda and torch.cuda.is_available():
+        there, owner = torch.cuda.get_device_properties(0).total_memory, "the GPU"
+    elif cuda:
+        yield Finding("note", "memory", text)
+        return
+    else:
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        there, owner = pages // c.processes, "this machine, per process,"
+    fits: Kind = "ok" if need < there else "PROBLEM"
+    yield Finding(fits, "memory", f"{text}; {owner} has {human_bytes(there)}")
+
+
+def _texts(params: Params, size: estimates.Size | None) -> Iterator[Finding]:
+    """Whether prompts, turns and budgets fit the starting policy."""
+    from hapo_core.fit import vocabulary_fault
+    from pipeline.curate.prompts import PromptMaker
+    from pipeline.models import tokenizer_here
+
+    if size is not None and size.context is not None:
+        for name, spec in params.evaluate.benchmarks.items():
+            if spec.max_tokens >= size.context:
+                text = f"responses of {spec.max_tokens} tokens, the model takes {size.context}"
+                yield Finding("PROBLEM", f"benchmark {name}", f"{text}; see base.context")
+    try:
+        tokenizer = tokenizer_here(params)
+        if tokenizer is None:
+            yield Finding("note", "prompts", "unknown: the base model's tokenizer is not here yet")
+            return
+        maker = PromptMaker(tokenizer, params.curate.prompt_suffix, params.curate.system_prompt)
+    except HapoError as error:
+        yield problem("prompts", error)
+        return
+    rows = None if size is None else size.tokens
+    fault = None if rows is None else vocabulary_fault(tokenizer, rows)
+    if fault is not None:
+        yield Finding("PROBLEM", "tokenizer", f"{fault}; put the model's own tokenizer beside it")
+    end = str(tokenizer.convert_ids_to_tokens(maker.end))
+    said = f"the template writes them; responses end with {end}"
+    if maker.end != tokenizer.eos_token_id:
+        said += f", as its turns do (the tokenizer names {tokenizer.eos_token})"
+    yield Finding("ok", "prompts", said)
+
+
+def _engines(params: Params) -> Iterator[Finding]:
+    for section, choice in (("rollout", params.rollout), ("evaluate", params.evaluate)):
+        if choice.engine == "hf":
+            yield Finding("ok", f"{section} engine", "transformers, in the process")
+        else:
+            yield _servers(f"{section} engine", choice.vllm or VllmServers())
+
+
+def _servers(subject: str, servers: VllmServers) -> Finding:
+    if servers.urls is not None:
+        from hapo_core.rollout.vllm.client import Client
+
+        dead = [url for url in servers.urls if not Client(url).answers(5.0)]
+        if dead:
+            return Finding("PROBLEM", subject, f"no vLLM server answers at {', '.join(dead)}")
+        return Finding("ok", subject, f"vLLM at {', '.join(servers.urls)}")
+    folder = Path(servers.environment).expanduser()
+    if not (folder / "bin" / "python").exists():
+        return Finding(
+            "PROBLEM",
+            subject,
+            f"no vLLM environment at {folder}; `hapo engine install --{servers.device}` makes one",
+        )
+    if servers.device == "cuda" and shutil.which("nvidia-smi") is None:
+        return Finding("PROBLEM", subject, f"{folder}: its servers need a GPU, none is here")
+    record = folder / "hapo-engine.json"
+    packages = json.loads(record.read_text())["packages"] if record.is_file() else ["unknown build"]
+    text = f"{servers.servers} vLLM server(s) from {folder} ({', '.join(packages)}); "
+    return Finding("ok", subject, text + "`hapo doctor` tries them")
+
+
+def _disk(params: Params, size: estimates.Size | None, plan: Sequence[str]) -> Iterator[Finding]:
+    free = shutil.disk_usage(Path.cwd()).free
+    if size is None:
+        yield Finding("note", "disk", f"{human_bytes(free)} free; the need is unknown yet")
+        return
+    need = estimates.bytes_on_disk(params, size, plan)
+    text = f"at most {human_bytes(need)} of checkpoints and tables, {human_bytes(free)} free"
+    yield Finding("ok" if need < free else "PROBLEM", "disk", text)

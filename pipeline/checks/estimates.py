@@ -1,0 +1,116 @@
+"""How large a configured run is: parameters, bytes on disk and in memory, seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts.places import BASE
+from pipeline.artifacts.timings import MEASURED
+from pipeline.config import Params, TinyBase
+from pipeline.models import policy_model
+
+BYTES = {"float32": 4, "bfloat16": 2}
+_TOKEN_BYTES = 12
+"""Of a response token in a ROLLOUTS table: id, log-prob, and its text; before compression."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Parameters of the policy: all, and those outside of its blocks (which sharding repeats); and
+    the longest sequence that it takes, where it says so; and how many token ids it knows."""
+
+    parameters: int
+    ends: int
+    context: int | None
+    tokens: int | None = None
+
+
+def policy_size(params: Params) -> Size | None:
+    """From the model's shape, without loading weights; None where the shape is not here yet."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from hapo_core.fit import positions, token_rows
+
+    with torch.device("meta"):
+        if isinstance(params.base, TinyBase):
+            from hapo_core.tasks.tiny import tiny_model, tiny_tokenizer
+
+            b = params.base
+            model: Any = tiny_model(tiny_tokenizer(), b.hidden_size, b.layers, b.heads, 0)
+        else:
+            given = params.base.path or params.base.hub
+            place = str(policy_model(BASE)) if BASE.is_dir() else given
+            if place is None:
+                return None
+            try:
+                config = AutoConfig.from_pretrained(
+                    Path(place).expanduser() if params.base.path else place,
+                    revision=params.base.revision,
+                    trust_remote_code=False,
+                )
+            except (OSError, ValueError):
+                return None
+            model = AutoModelForCausalLM.from_config(config)
+    kinds = set(model._no_split_modules or ())
+    blocks = [m for m in model.modules() if type(m).__name__ in kinds]
+    inside = sum(p.numel() for block in blocks for p in block.parameters())
+    total = sum(p.numel() for p in model.parameters())
+    context = getattr(params.base, "context", None) or positions(model.config)
+    return Size(total, total - inside, context, token_rows(model))
+
+
+def memory_of_process(params: Params, size: Size) -> int:
+    """Bytes of weights, gradients and two moments in one training process; activations come on
+    top."""
+    c = params.compute
+    blocks = size.parameters - size.ends
+    own = size.ends + (blocks / c.processes if c.shard else blocks)
+    copies = 4 if params.update.lora is None else 1  # adapters are small beside frozen weights
+    return round(copies * BYTES[c.dtype] * own)
+
+
+def bytes_on_disk(params: Params, size: Size, stages: Iterable[str]) -> int:
+    """Most bytes that the stages write: artifacts, their copies in DVC's cache, resume points."""
+    wanted, weight = list(stages), BYTES[params.compute.dtype] * size.parameters
+    checkpoint = 3 * weight  # the moments are as large as the weights, twice
+    base = params.base
+    copied = isinstance(base, TinyBase) or base.context is not None or base.rope_theta is not None
+    total = 2 * weight if "base" in wanted and copied else 0
+    total += 2 * weight * sum(s.startswith("cold_start@") for s in wanted)
+    segments = [s.removeprefix("train@") for s in wanted if s.startswith("train@")]
+    for name in segments:
+        r = params.rollout
+        responses = params.segments[name].rounds * params.train.prompts_per_round * r.group_size
+        total += 2 * (checkpoint + responses * r.max_tokens * _TOKEN_BYTES)
+    if segments:
+        total += 2 * checkpoint  # the newest resume point, and the next one beside it
+        total += 2 * weight if params.rollout.engine == "vllm" else 0
+    return total
+
+
+def seconds(params: Params, stage: str, timings: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """What the stage took when it last ran; a segment by the rounds of any segment, an evaluation
+    by another one, both by what was measured; None if unknown.
+
+    Args:
+        timings: of `pipeline.artifacts.known_timings`.
+    """
+    kind, _, name = stage.partition("@")
+    measured = timings.get(MEASURED, {})
+    if kind == "train":
+        known = [
+            (n, timings[f"train@{n}"]["wall_s"]) for n in params.segments if f"train@{n}" in timings
+        ]
+        rounds = sum(params.segments[n].rounds for n, _ in known)
+        each = sum(float(s) for _, s in known) / rounds if rounds else measured.get("round_s")
+        return float(each) * params.segments[name].rounds if each else None
+    if stage in timings:
+        return float(timings[stage]["wall_s"])
+    others = [float(t["wall_s"]) for n, t in timings.items() if n.startswith(f"{kind}@")]
+    if kind == "evaluate" and others:
+        return sum(others) / len(others)
+    return float(measured["evaluation_s"]) if kind == "evaluate" and measured else None

@@ -1,0 +1,1 @@
+"""`hapo clean`: what may go, by rule and size."""

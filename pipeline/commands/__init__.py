@@ -1,0 +1,1 @@
+"""The subcommands of `hapo`: options in, one call out."""

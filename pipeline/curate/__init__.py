@@ -1,0 +1,1 @@
+"""Stage `curate`: problems, verified teacher traces and benchmarks."""

@@ -1,0 +1,1 @@
+"""The rules of curation, one file each: what a row must be to stay."""

@@ -1,0 +1,370 @@
+"""Rows of local files: parquet, jsonl and csv (plain or gzip), or a folder of them.
+
+Text is UTF-8, or UTF-16 with a byte order mark; the mark itself belongs to no column.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hapo_core.errors import DataError
+from pipeline.curate.sources.record import Row
+
+SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".csv", ".csv.gz")
+BATCH_ROWS = 1024
+MOST_IN_ROW = 64_000_000
+"""Characters (values, for lists) of one row. A small file can unfold to any size: compression, a
+dictionary's entry that is repeated, a line without an end."""
+_UNFOLDED_ROWS = 16
+"""Rows of a parquet batch that are unfolded at a time."""
+_DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16: its mark starts with that of UTF-16
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+class LocatedRow(NamedTuple):
+    """A row, where it stands (`FILE row 3`), and whether a file starts with it."""
+
+    row: Row
+    where: str
+    first: bool
+
+
+def expand(path: str) -> Path:
+    """The path with `~` and environment variables expanded."""
+    return Path(os.path.expandvars(path)).expanduser()
+
+
+AS_LINES = (
+    "one JSON document over many lines is made rows by\n"
+    '    python -c "import json; '
+    "[print(json.dumps(r)) for r in json.load(open('FILE'))]\" > converted.jsonl"
+)
+"""The remedy for a file that holds one list of rows."""
+
+
+def data_files(path: Path) -> list[Path]:
+    """The files of a path: itself, or all data files below a folder, sorted by name.
+
+    Raises:
+        DataError: nothing there, or nothing that can be read.
+    """
+    if not path.exists():
+        raise DataError(
+            "there is no such file or folder",
+            where=str(path),
+            remedy="mend `path` in params.yaml (relative paths start at the project's folder)",
+        )
+    if path.is_file():
+        if not path.name.lower().endswith(SUFFIXES):
+            remedy = "convert it to one of " + ", ".join(SUFFIXES)
+            raise DataError(
+                f"no reader for {path.suffix or 'files without a suffix'}",
+                where=str(path),
+                remedy=AS_LINES if path.suffix.lower() == ".json" else remedy,
+            )
+        return [path]
+    inside = (p for p in path.rglob("*") if p.is_file())
+    files = [
+        p
+        for p in inside
+        if p.name.lower().endswith(SUFFIXES)
+        and not any(part.startswith(".") for part in p.relative_to(path).parts)
+    ]
+    if not files:
+        raise DataError(
+            "the folder holds no data file",
+            where=str(path),
+            remedy="put files there that end in one of " + ", ".join(SUFFIXES),
+        )
+    return sorted(files, key=lambda p: p.relative_to(path).as_posix())
+
+
+def file_rows(path: Path) -> Iterator[LocatedRow]:
+    """The rows of one file, in order, without holding the file in memory.
+
+    Raises:
+        DataError: the file is empty, corrupted, or a line of it is no row; names the line.
+    """
+    name = path.name.lower()
+    if path.stat().st_size == 0:
+        raise DataError("the file is empty", where=str(path), remedy="download or export it again")
+    if name.endswith(".parquet"):
+        return _parquet_rows(path)
+    return _csv_rows(path) if name.endswith((".csv", ".csv.gz")) else _json_rows(path)
+
+
+def has_header(path: Path) -> bool:
+    """Whether all rows of a file have the same columns (lines of JSON need not)."""
+    return not path.name.lower().endswith((".jsonl", ".jsonl.gz"))
+
+
+def row_count(path: Path) -> int | None:
+    """Rows of a parquet file; None for files that would have to be read for it."""
+    return _parquet(path).metadata.num_rows if path.suffix.lower() == ".parquet" else None
+
+
+def _parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, page_checksum_verification=True)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise DataError(
+            f"the parquet file is corrupted or no parquet file: {error}",
+            where=str(path),
+            remedy="download or export it again",
+        ) from error
+
+
+def _parquet_rows(path: Path) -> Iterator[LocatedRow]:
+    file, number = _parquet(path), 0
+    _check_header(file.schema_arrow.names, str(path))
+    _check_groups(file.metadata, path)
+    try:
+        for batch in _folded(file, path).iter_batches(batch_size=BATCH_ROWS):
+            for start in range(0, batch.num_rows, _UNFOLDED_ROWS):
+                for row in batch.slice(start, _UNFOLDED_ROWS).to_pylist():
+                    number += 1
+                    where = f"{path} row {number}"
+                    if (size := _size(row)) > MOST_IN_ROW:
+                        raise _too_large(where, f"{size / 1e6:.0f} million characters")
+                    yield LocatedRow(row, where, number == 1)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"the parquet file is corrupted: {error}",
+            where=f"{path} after row {number}",
+            remedy="download or export it again",
+        ) from error
+
+
+def _folded(file: pq.ParquetFile, path: Path) -> pq.ParquetFile:
+    """The file with its columns of text read as a dictionary and indices into it."""
+    schema = file.schema_arrow
+    texts = [
+        f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
+    ]
+    return pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts)
+
+
+def _check_groups(metadata: pq.FileMetaData, path: Path) -> None:
+    """What a row of each row group unfolds to on average, before it is read.
+
+    Raises:
+        DataError: more than MOST_IN_ROW bytes or values.
+    """
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        columns = [group.column(index) for index in range(group.num_columns)]
+        size = sum(column.total_uncompressed_size for column in columns)
+        values = sum(column.num_values for column in columns)
+        if max(size, values) > MOST_IN_ROW * max(group.num_rows, 1):
+            where = f"{path} row group {number + 1} ({group.num_rows} rows)"
+            raise _too_large(where, f"{size / 1e6:.0f} MB and {values} values")
+
+
+def _size(value: object) -> int:
+    """Characters of all texts in a row, and one for every other value."""
+    if isinstance(value, dict):
+        return sum(_size(inner) for inner in value.values())
+    if isinstance(value, list):
+        return sum(_size(inner) for inner in value)
+    return len(value) if isinstance(value, str | bytes) else 1
+
+
+def _too_large(where: str, size: str) -> DataError:
+    return DataError(
+        f"it unfolds to {size}; a row holds at most {MOST_IN_ROW // 1_000_000} million characters",
+        where=where,
+        remedy="this is no problem with its traces: remove the row, or split it into several",
+    )
+
+
+def _lines(file: IO[str], path: Path) -> Iterator[str]:
+    """Lines with their ends, each read to MOST_IN_ROW characters only."""
+    number = 0
+    while line := file.readline(MOST_IN_ROW + 1):
+        number += 1
+        if len(line) > MOST_IN_ROW:
+            raise _too_large(f"{path} line {number}", f"more than {len(line) // 10**6} million")
+        yield line
+
+
+def _encoding(path: Path) -> str:
+    """How the text of a file is written, by its first bytes.
+
+    Raises:
+        DataError: UTF-16 without the mark that says so.
+    """
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        start = file.read(4)
+    for mark, encoding in _MARKS:
+        if start.startswith(mark):
+            return encoding
+    if b"\0" in start[:2] and start.strip(b"\0"):
+        order = "LE" if start[1:2] == b"\0" else "BE"
+        raise DataError(
+            "the text is UTF-16 without a byte order mark",
+            where=str(path),
+            remedy=f"iconv -f UTF-16{order} -t UTF-8 {path.name} > utf8-{path.name}",
+        )
+    return "utf-8"
+
+
+def _open_text(path: Path) -> IO[str]:
+    encoding = _encoding(path)
+    if path.name.lower().endswith(".gz"):
+        return gzip.open(path, "rt", encoding=encoding, newline="")
+    return path.open("r", encoding=encoding, newline="")
+
+
+def _json_rows(path: Path) -> Iterator[LocatedRow]:
+    number = 0
+    try:
+        with _open_text(path) as file:
+            first = True
+            for number, line in enumerate(_lines(file, path), start=1):
+                if line.strip():
+                    where = f"{path} line {number}"
+                    yield LocatedRow(_json_row(line, where), where, first)
+                    first = False
+    except UnicodeError as error:
+        raise _not_text(path, number + 1, error) from error
+    except _DAMAGED as error:
+        raise _corrupted(path, f"line {number}", error) from error
+
+
+def _corrupted(path: Path, last: str, error: Exception) -> DataError:
+    return DataError(
+        f"the file is corrupted: {error}",
+        where=f"{path} after {last}",
+        remedy="download or export it again",
+    )
+
+
+class _Twice(Exception):
+    """A JSON object names something twice; the standard reader would keep the last in silence."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(name)
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _Twice(_repeated(name for name, _ in pairs)[0])
+    return found
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def _json_row(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line, object_pairs_hook=_object)
+    except _Twice as twice:
+        raise DataError(
+            f"the line names {twice.name!r} twice",
+            where=where,
+            remedy="every name may stand once in an object; rename or remove one",
+        ) from twice
+    except (json.JSONDecodeError, RecursionError) as error:
+        remedy = "every line must be one JSON object; a cut last line means an unfinished file"
+        if line.strip() in ("[", "{"):
+            remedy = AS_LINES
+        raise DataError(f"the line is not JSON: {error}", where=where, remedy=remedy) from error
+    if not isinstance(row, dict):
+        raise DataError(
+            f"the line is a JSON {type(row).__name__}, not an object",
+            where=where,
+            remedy='every line must be an object: {"problem": ..., "answer": ...}',
+        )
+    return row
+
+
+def _csv_rows(path: Path) -> Iterator[LocatedRow]:
+    csv.field_size_limit(MOST_IN_ROW)
+    number = 0
+    try:
+        with _open_text(path) as file:
+            reader = csv.DictReader(_lines(file, path), strict=True)
+            names = [name.strip() for name in reader.fieldnames or ()]
+            _check_header(names, f"{path} line 1")
+            _check_separator(names, path)
+            reader.fieldnames = names
+            for number, row in enumerate(reader, start=1):
+                where = f"{path} row {number}"
+                if None in row or None in row.values():
+                    raise DataError(
+                        f"the row has another number of fields than the header ({len(names)})",
+                        where=f"{where} (it ends in line {reader.line_num})",
+                        remedy="quote fields that hold commas or line ends",
+                    )
+                yield LocatedRow(row, where, number == 1)
+    except UnicodeError as error:
+        raise _not_text(path, number + 1, error) from error
+    except _DAMAGED as error:
+        raise _corrupted(path, f"row {number}", error) from error
+    except csv.Error as error:
+        if "field larger than field limit" in str(error):
+            where = f"{path} row {number + 1}"
+            raise _too_large(
+                where, f"more than {MOST_IN_ROW // 10**6} million in one field"
+            ) from error
+        raise DataError(
+            f"the line is not CSV: {error}",
+            where=f"{path} row {number + 1}",
+            remedy="export it again with quoted fields, or as parquet",
+        ) from error
+
+
+def _check_header(names: Sequence[str], where: str) -> None:
+    """Every column has its own name: of two with one name a reader would lose the first."""
+    twice = _repeated(names)
+    if twice:
+        raise DataError(
+            f"the header has the column {twice[0]!r} twice",
+            where=where,
+            remedy="rename or remove one of them: which one is meant cannot be known",
+        )
+
+
+def _check_separator(names: Sequence[str], path: Path) -> None:
+    """A header that is one field with semicolons or tabs inside was not separated by commas."""
+    for mark, said in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and mark in names[0]:
+            raise DataError(
+                f"the columns seem to be separated by {said}, not by commas",
+                where=f"{path} line 1",
+                remedy="export it again with commas and quoted fields, or as parquet",
+            )
+
+
+def _not_text(path: Path, line: int, error: UnicodeError) -> DataError:
+    what = str(error)
+    if isinstance(error, UnicodeDecodeError):
+        what = f"{error.reason} (byte {error.object[error.start]:#x})"
+        if error.encoding != "utf-8":
+            what += f", read as {error.encoding}"
+    return DataError(
+        f"the text is not UTF-8: {what}",
+        where=f"{path} near line {line}",
+        remedy="convert the file to UTF-8, for example `iconv -f WINDOWS-1252 -t UTF-8`",
+    )

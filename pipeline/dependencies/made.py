@@ -1,0 +1,98 @@
+"""The configuration that the results at hand were made with, whatever params.yaml says today."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hapo_core.errors import ConfigError
+from pipeline.config import Params, parse_params
+from pipeline.dependencies.lock import GRAPH, READS, Lock, differences, read_lock
+from pipeline.dependencies.provenance import read_provenance
+
+_WEAKEST_FIRST = ("base", "curate", "cold_start", "evaluate", "train")
+"""Whose word counts last where several kinds of stages read one section (`seed`, `rewards`)."""
+_LABELS = ("profile", "loggers")
+"""Decide no number, and no stage records them."""
+
+
+@dataclass(frozen=True)
+class AsMade:
+    """`params`: what the results were made with. `recorded`: whether any stage says so.
+    `differs`: sentences about params.yaml as it is now, and about stages of two settings."""
+
+    params: Params
+    recorded: bool
+    differs: tuple[str, ...]
+
+
+def as_made(now: Params, root: Path = Path()) -> AsMade:
+    """What the results below `root` were made with.
+
+    Segments and targets are those of the last run's graph, values those that the stages recorded
+    (`artifacts/provenance`); what no stage recorded (nothing ran yet, an older version) is taken
+    from `now`, the params.yaml of today.
+    """
+    made, graph = read_provenance(root), read_lock(GRAPH, root)
+    today = {"cold_start": {}} | now.model_dump(mode="json")
+    if not made:
+        return AsMade(now, False, ())
+    dump = copy.deepcopy(today) | copy.deepcopy(graph or {})
+    stages = [s for kind in _WEAKEST_FIRST for s in _stages(kind, made, dump)]
+    for stage in stages:
+        _lay_over(dump, stage, made[stage].get("parameters", {}))
+    lines = list(_two_settings([s for s in stages if s.startswith("train@")], made))
+    try:
+        params = parse_params(dump, where="artifacts/provenance")
+    except ConfigError as error:
+        said = f"What it was made with cannot be read by this version: {error.what}"
+        return AsMade(now, False, (said,))
+    counted = [{k: v for k, v in one.items() if k not in _LABELS} for one in (dump, today)]
+    changed = differences({"parameters": counted[0]}, {"parameters": counted[1]})
+    if changed:
+        what = "; ".join(changed)
+        lines.append(f"params.yaml differs now from what this was made with (made -> now): {what}.")
+    return AsMade(params, True, tuple(lines))
+
+
+def _stages(kind: str, made: Mapping[str, Lock], dump: Mapping[str, Any]) -> list[str]:
+    """The recorded stages of a kind that the graph has, in its order."""
+    section = {"cold_start": "cold_start", "evaluate": "targets", "train": "segments"}.get(kind)
+    names = [kind] if section is None else [f"{kind}@{key}" for key in dump[section]]
+    return [name for name in names if name in made]
+
+
+def _lay_over(dump: dict[str, Any], stage: str, recorded: Mapping[str, Any]) -> None:
+    kind, _, key = stage.partition("@")
+    for path in READS[kind]:
+        if path in recorded:
+            *parents, last = path.split(".")
+            place = dump
+            for name in parents:
+                place = place.setdefault(name, {})
+            place[last] = copy.deepcopy(recorded[path])
+    for word, section in (("segment", "segments"), ("target", "targets")):
+        if recorded.get(word) is not None:
+            dump[section][key] = copy.deepcopy(recorded[word])
+
+
+def _two_settings(stages: list[str], made: Mapping[str, Lock]) -> Iterator[str]:
+    """Segments of one run that were made with different values."""
+    if not stages:
+        return
+    last = stages[-1]
+    for stage in stages[:-1]:
+        pair = [
+            {
+                "parameters": {
+                    k: v for k, v in made[s]["parameters"].items() if k not in ("segment", "target")
+                }
+            }
+            for s in (stage, last)
+        ]
+        changed = differences(*pair)
+        if changed:
+            yield f"{stage} was made with other values than {last}: {'; '.join(changed)}."

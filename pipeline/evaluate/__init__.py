@@ -1,0 +1,1 @@
+"""Stage `evaluate@TARGET`: every benchmark with intervals."""

@@ -1,0 +1,1 @@
+"""What a stage knows of Prefect."""

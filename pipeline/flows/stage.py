@@ -1,0 +1,127 @@
+"""A stage as a process: shown in Prefect where a server answers, with an exit code."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import gc
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from hapo_core.errors import HapoError
+from pipeline.artifacts import disk_full
+from pipeline.flows.flow import flow_of
+from pipeline.flows.health import API_URL, AUTH, answers, prepare_environment, refuses
+from pipeline.flows.observer import Observer, T, warn
+from pipeline.system.processes import tether
+from pipeline.system.remedies import in_project_words
+from pipeline.system.secrets import hide
+from pipeline.system.terminal import any_terminal
+
+
+def run_stage(name: str, work: Callable[[Observer], T]) -> T:
+    """Run `work` once and return its result, as a Prefect flow run where a server answers.
+
+    Args:
+        name: the DVC stage's name; the flow run gets it, nested under the run that the
+            environment variable HAPO_PARENT_FLOW_RUN names.
+        work: the stage's plain function; called in this thread.
+
+    Raises:
+        ValueError: `pipeline.flows.flow` declares no flow for it.
+        BaseException: what `work` raised, unchanged. Prefect adds nothing of its own.
+    """
+    flow_of(name)
+    tether()
+    with _sigterm_as_exit():
+        api = os.environ.get(API_URL)
+        if not api:
+            return work(Observer(name))
+        if not answers(api) and not answers(api):  # a busy machine gets a second chance
+            warn(f"no Prefect server answers at {api}: {name} runs without it")
+            return work(Observer(name))
+        if refuses(api, os.environ.get(AUTH)):
+            warn(f"the Prefect server at {api} wants another {AUTH}: {name} runs without it")
+            return work(Observer(name))
+        prepare_environment()
+        from pipeline.flows.flow_run import run_joined
+
+        return run_joined(name, api, work)
+
+
+def stage_main(main: Callable[[], object]) -> NoReturn:
+    """The end of every stage module: `if __name__ == "__main__": stage_main(main)`.
+
+    A HapoError (or a full disk) becomes a message and exit status 2, without a traceback.
+    """
+    code = guarded(main)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    joined = sys.modules.get("pipeline.flows.flow_run")
+    if joined is not None and joined.stuck():
+        # Prefect's own exit hooks would wait for a server that no longer answers.
+        os._exit(code)
+    sys.exit(code)
+
+
+def guarded(main: Callable[[], object]) -> int:
+    """Call `main` and give its exit status; errors that users can mend become messages."""
+    any_terminal()
+    # The interpreter's last collection would visit every object of torch and Prefect: seconds on a
+    # busy machine, at the end of each stage and after every Ctrl-C.
+    atexit.register(gc.freeze)
+    try:
+        result = main()
+    except HapoError as error:
+        print(hide(f"error: {in_project_words(error)}"), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader (`| head`) has enough; nothing more may be flushed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        mended = disk_full(error, Path(error.filename or ".")) or _not_ours(error)
+        if mended is None:
+            raise
+        print(hide(f"error: {mended}"), file=sys.stderr)
+        return 2
+    return result if isinstance(result, int) else 0
+
+
+def _not_ours(error: OSError) -> HapoError | None:
+    """The error for a file that this user may not write (or read): a read-only project."""
+    remedies = {
+        errno.EROFS: "the file system is read-only: work in a copy of the project elsewhere",
+        errno.EACCES: "it belongs to another user or is protected: change that, or work in a copy",
+        errno.EPERM: "it belongs to another user or is protected: change that, or work in a copy",
+    }
+    if error.errno not in remedies:
+        return None
+    where = str(error.filename) if error.filename else None
+    return HapoError(str(error.strerror), where=where, remedy=remedies[error.errno])
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, so that worker pools close, instead of cutting it off."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,1 @@
+"""Evaluating any model, and scoring given answers, outside of the stage graph."""

@@ -1,0 +1,1 @@
+"""Stage `report`: what the run did, for people and programs."""

@@ -1,0 +1,54 @@
+"""Stage `report`: what the run did, for people (HTML, Markdown) and programs (JSON, CSV)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.artifacts import atomic_write_json, atomic_write_text
+from pipeline.config import load_params
+from pipeline.dependencies.made import as_made
+from pipeline.flows.observer import Observer
+from pipeline.report.data import collect
+from pipeline.report.figures import figures
+from pipeline.report.page import figure_files, render_html, render_markdown, summary
+from pipeline.report.tables import evaluation_table
+from pipeline.report.words import verdict
+from pipeline.show.pages import markdown_table
+
+STAGE = "report"
+
+
+def write_report(observer: Observer, root: Path = Path()) -> Path:
+    """Write `reports/` from the artifacts below `root` and return the page's path.
+
+    summary.json is written last: where it is there, the rest is complete. The report records no
+    timing of its own: it reads artifacts/timings, and would change its own input.
+
+    Raises:
+        ConfigError: params.yaml is not valid.
+        DataError: an artifact is missing (naming the stage to run) or not what it says it is.
+    """
+    made = as_made(load_params(root / "params.yaml"), root)
+    data = observer.task("collect", collect, made.params, root, made.differs)
+    drawn = observer.task("draw", figures, data)
+    reports = root / "reports"
+    summary_path = reports / "summary.json"
+    summary_path.unlink(missing_ok=True)
+    _write_plots(reports / "plots", figure_files(drawn))
+    atomic_write_text(reports / "report.md", render_markdown(data, drawn))
+    atomic_write_text(reports / "report.html", render_html(data, drawn))
+    atomic_write_json(summary_path, summary(data))
+    observer.log(verdict(data))
+    observer.markdown_artifact(
+        "report", f"**{verdict(data)}**\n\n{markdown_table(evaluation_table(data))}\n"
+    )
+    return reports / "report.html"
+
+
+def _write_plots(folder: Path, files: dict[str, str]) -> None:
+    """Write the files and remove those of an earlier run with another method."""
+    for name, content in files.items():
+        atomic_write_text(folder / name, content)
+    for path in folder.iterdir():
+        if path.suffix in (".csv", ".svg") and path.name not in files:
+            path.unlink()

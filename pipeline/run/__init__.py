@@ -1,0 +1,1 @@
+"""`hapo run`: the flow around `dvc repro`, and its schedules."""

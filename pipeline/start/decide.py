@@ -1,0 +1,262 @@
+"""The numbers of a run that its data, model and machine decide: lengths, rounds, memory, step."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hapo_core.errors import ConfigError, DataError
+from hapo_core.fit import positions
+from hapo_core.policy import check_model_folder
+from hapo_core.rng import Purpose, uniforms
+from pipeline.config import PretrainedBase
+from pipeline.curate.prompts import PromptMaker
+from pipeline.models import fetch_model
+from pipeline.start.fit import Fit, Problem, spread
+
+SUFFIX = "\nReason step by step and put the final answer in \\boxed{}."
+_MEASURED = 2000
+"""Problems whose prompts and solutions are tokenised."""
+_SMALL = 20_000_000
+"""Parameters below which a model counts as trained from nothing, not as a language model."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The starting policy: `parameters`, bytes of key and value a token in float32, context."""
+
+    base: dict[str, object]
+    path: Path
+    tokenizer: Any
+    parameters: int
+    cache_bytes: int
+    context: int | None
+
+    @property
+    def small(self) -> bool:
+        """Whether it was trained from nothing on a small task."""
+        return self.parameters < _SMALL
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What computes, and the bytes of memory that it has."""
+
+    device: str
+    memory: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What was decided; each is a key of params.yaml."""
+
+    suffix: str
+    prompt_longest: int
+    trace_longest: int
+    trace_kept: float
+    max_prompt: int
+    max_tokens: int
+    group: int
+    prompts: int
+    max_rows: int
+    micro_batch: int
+    learning_rate: float
+    lora: bool
+    checkpointing: bool
+    memory: int
+
+
+def find_model(name: str) -> Model:
+    """Look at a model folder or a hub id; weights are not loaded.
+
+    Raises:
+        DataError: no such model, or it lacks a file.
+        ConfigError: its tokenizer has no chat template or no end token.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        base: dict[str, object] = {"kind": "pretrained", "path": str(folder.resolve())}
+        path = folder.resolve()
+        check_model_folder(path)
+    elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        base, path = {"kind": "pretrained", "hub": name}, fetch_model(name, None, "--model")
+    else:
+        raise DataError(
+            "there is no such model folder",
+            where=str(folder.absolute()),
+            remedy="--model takes a folder with config.json, model.safetensors and the tokenizer, "
+            "or a hub id (owner/name)",
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        config: Any = AutoConfig.from_pretrained(path, local_files_only=True)
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"the model cannot be read: {error}",
+            where=str(path),
+            remedy="--model takes a causal language model of transformers with its tokenizer",
+        ) from error
+    count = sum(p.numel() for p in model.parameters())
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    cache = 2 * 4 * config.num_hidden_layers * heads * width
+    return Model(base, path, tokenizer, count, cache, positions(config))
+
+
+def find_machine(model: Model) -> Machine:
+    """The GPU where there is one, else the CPU."""
+    import torch
+
+    # A second thread costs tensors as small as those of such a model more than it gives.
+    cores = 1 if model.parameters < 1_000_000 else len(os.sched_getaffinity(0))
+    if torch.cuda.is_available():
+        return Machine("cuda", torch.cuda.get_device_properties(0).total_memory, min(cores, 8))
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Machine("cpu", pages, cores)
+
+
+def held_out(problems: Sequence[Problem], seed: int) -> list[Problem]:
+    """About 15 % of the problems, 8 to 200 of them: chosen by their texts, whatever their order."""
+    count = max(8, min(200, round(0.15 * len(problems))))
+    drawn = [uniforms(1, seed, Purpose.SPLIT, prompt_id=p.text)[0] for p in problems]
+    chosen = sorted(range(len(problems)), key=lambda i: drawn[i])[:count]
+    return [problems[i] for i in sorted(chosen)]
+
+
+def decide(found: Fit, model: Model, machine: Machine) -> Numbers:
+    """Choose the numbers.
+
+    Raises:
+        HapoError: the tokenizer cannot write the prompts or solutions, or they do not fit into the
+            model's context or the machine's memory; with three examples.
+    """
+    some = list(spread(found.problems, _MEASURED))
+    suffix = _suffix(model, some)
+    maker = PromptMaker(model.tokenizer, suffix)
+    prompts = maker.prompts([p.text for p in some])
+    _check_tokens(maker, some, prompts)
+    traces = maker.responses([maker.response_text(p.traces[0]) for p in some if p.traces])
+    sizes, answers = sorted(map(len, prompts)), sorted(map(len, traces))
+    max_prompt = up(sizes[-1] if sizes[-1] <= 2 * _at(sizes, 0.99) else _at(sizes, 0.99))
+    floor = 32 if model.small else 256
+    wanted = floor if not answers else max(floor, up(1.25 * _at(answers, 0.99)))
+    room = (model.context or wanted + max_prompt) - max_prompt
+    if room < min(wanted, 32) or (answers and room < _at(answers, 0.5)):
+        _refuse_lengths(model, some, prompts, traces, max_prompt)
+    max_tokens = min(wanted, room)
+    kept = sum(n <= max_tokens for n in answers) / len(answers) if answers else 1.0
+    cpu_large = machine.device == "cpu" and not model.small
+    group = 4 if cpu_large else 8
+    per_round = 4 if cpu_large else 16 if machine.device == "cpu" else 32
+    per_round = max(1, min(per_round, len(found.problems) // 4))
+    lora = _adapters(model, machine)
+    fixed = (4 if lora else 16) * model.parameters
+    row = model.cache_bytes * (max_prompt + max_tokens)
+    rows = int((0.5 * machine.memory - fixed) // max(row, 1))
+    rows = max(1, min(512, rows, 2 ** int(math.log2(max(rows, 1)))))
+    rows = min(rows, group * per_round)
+    micro = 8192 if model.small else 2048 if machine.device == "cpu" else 16384
+    rate = 1e-4 if model.small or lora else 1e-5 if model.parameters < 1e9 else 1e-6
+    return Numbers(
+        suffix, sizes[-1], answers[-1] if answers else 0, kept, max_prompt, max_tokens, group,
+        per_round, rows, max(micro, max_prompt + max_tokens), rate, lora,
+        machine.device != "cpu" and model.parameters > 5e8, fixed + rows * row,
+    )  # fmt: skip
+
+
+def up(value: float, step: int = 8) -> int:
+    """The next multiple of `step`."""
+    return math.ceil(value / step) * step
+
+
+def _at(ordered: Sequence[int], share: float) -> int:
+    return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else 0
+
+
+def _suffix(model: Model, problems: Sequence[Problem]) -> str:
+    """The instruction to box the answer: for a language model that the problems do not tell so
+    themselves."""
+    told = sum("boxed" in p.text for p in problems) > len(problems) / 2
+    ids = model.tokenizer(SUFFIX, add_special_tokens=False)["input_ids"]
+    written = model.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    return SUFFIX if not (model.small or told) and written.strip() == SUFFIX.strip() else ""
+
+
+def _check_tokens(maker: PromptMaker, problems: Sequence[Problem], prompts: Sequence[Any]) -> None:
+    """Curation drops what the tokenizer cannot write; where that is most of it, say so now."""
+    bad = []
+    for problem, ids in zip(problems, prompts, strict=True):
+        fault = maker.text_fault(problem.text)
+        lost = _lost(maker, problem.text, ids) if fault is None else []
+        if lost:
+            fault = "characters that the tokenizer does not know: " + " ".join(map(repr, lost[:8]))
+        if fault is not None:
+            bad.append(f"{problem.where}: {fault}")
+    if len(bad) > len(problems) / 2:
+        raise DataError(
+            f"{len(bad)} of {len(problems)} problems cannot be written in the model's tokens"
+            + "".join(f"\n  {line}" for line in bad[:3]),
+            where="--model",
+            remedy="take a model whose tokenizer knows these characters",
+        )
+
+
+def _lost(maker: PromptMaker, text: str, ids: Any) -> list[str]:
+    """Characters that the tokenizer writes as unknown, or leaves out without a word."""
+    if maker.has_unknown(ids):
+        return [c for c in dict.fromkeys(text) if maker.has_unknown(*maker.responses([c]))]
+    written = maker.tokenizer.decode(ids, clean_up_tokenization_spaces=False).casefold()
+    return [c for c in dict.fromkeys(text) if not c.isspace() and c.casefold() not in written]
+
+
+def _refuse_lengths(
+    model: Model, problems: Sequence[Problem], prompts: Sequence[Any], traces: Sequence[Any],
+    max_prompt: int,
+) -> None:  # fmt: skip
+    taught = [p for p in problems if p.traces]
+    longest = sorted(zip(traces, taught, strict=True), key=lambda pair: -len(pair[0]))[:3]
+    lines = [f"{p.where}: a solution of {len(ids)} tokens" for ids, p in longest]
+    if not lines:
+        ordered = sorted(zip(prompts, problems, strict=True), key=lambda pair: -len(pair[0]))[:3]
+        lines = [f"{p.where}: a prompt of {len(ids)} tokens" for ids, p in ordered]
+    raise DataError(
+        f"the model takes {model.context} tokens, prompts need {max_prompt} of them, and "
+        "most solutions do not fit into the rest" + "".join(f"\n  {line}" for line in lines),
+        where=str(model.path),
+        remedy="a model with a longer context (-S base.context=N stretches one that can be), or "
+        "shorter solutions",
+    )
+
+
+def _adapters(model: Model, machine: Machine) -> bool:
+    """Whether only adapters train: the whole model with gradients and moments has no room.
+
+    Raises:
+        ConfigError: not even the weights have room.
+    """
+    share = 0.6 * machine.memory
+    if 16 * model.parameters < share:
+        return False
+    if 4 * model.parameters < share:
+        return True
+    raise ConfigError(
+        f"{model.parameters / 1e9:.3g}G parameters need {4 * model.parameters / 1e9:.3g} GB in "
+        f"float32, and {machine.device} has {machine.memory / 1e9:.3g} GB",
+        where="--model",
+        remedy="a smaller model, or a machine with more memory (docs/processes.md: several GPUs)",
+    )
+
+
+def base_of(model: Model) -> PretrainedBase:
+    """The section `base` of params.yaml, checked."""
+    return PretrainedBase.model_validate(model.base)

@@ -1,0 +1,1 @@
+"""The project's root, processes, locks, DVC's state, secrets."""

@@ -1,0 +1,1 @@
+"""Stage `train@K`: rounds of rollout, verify, gate, update."""

@@ -1,0 +1,178 @@
+"""The round loop: sample and verify what the method wants, let the gate decide, update the policy.
+
+`RoundLoop.run` is one round from top to bottom; `segment.py` opens what it needs, writes down what
+it returns and resumes it after a kill.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hapo_core.distributed import Ranks, unsharded
+from hapo_core.graded import Graded
+from hapo_core.groups import Extras, PlannedGroup, Request
+from hapo_core.methods import Phase
+from hapo_core.methods.base import Method
+from hapo_core.metrics import UpdateMetrics
+from hapo_core.objective import Objective
+from hapo_core.prompt_order import prompts_of_round
+from hapo_core.rollout import Engine, Rollout
+from hapo_core.update import Updater, supervised
+from hapo_core.verify import VerifierPool
+from pipeline.build.engine import training_sampling
+from pipeline.config import Params
+from pipeline.flows.observer import Observer
+from pipeline.grading.streaming import Verifying, refuse_unknown
+from pipeline.train import sampling
+from pipeline.train.probe import Probe
+from pipeline.train.sampling import RoundGroups
+from pipeline.train.trainset import TrainSet
+
+T = TypeVar("T")
+
+
+def first_rank_generates(params: Params) -> bool:
+    """Servers answer the first rank alone; with `hf` every rank generates with its own model."""
+    return params.rollout.engine != "hf"
+
+
+@dataclass(frozen=True)
+class RoundDone:
+    """What a round leaves for the tables.
+
+    Args:
+        planned: groups with the gate's decision and their training rows.
+        extra_rows: rows that trained beside the groups.
+        probe: the probe's columns; empty where this round is not probed.
+    """
+
+    phase: Phase
+    planned: list[PlannedGroup]
+    metrics: UpdateMetrics
+    extra_rows: int
+    probe: dict[str, object]
+
+
+@dataclass
+class RoundLoop:
+    """Runs rounds with the parts that a segment opened.
+
+    Args:
+        parts: seconds by part of a round (rollout, verify, ...), added to in place.
+        ranks: all hold the same round; rollouts, verification and the update are shared.
+    """
+
+    params: Params
+    data: TrainSet
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    engine: Engine
+    pool: VerifierPool
+    method: Method
+    updater: Updater
+    objective: Objective
+    probe: Probe | None
+    observer: Observer
+    ranks: Ranks
+    parts: dict[str, float]
+
+    def run(self, index: int) -> RoundDone:
+        """One round (counted from 0 over all segments)."""
+        ids = prompts_of_round(
+            self.data.prompt_ids, self.params.train.prompts_per_round, self.params.seed, index
+        )
+        phase = self.method.phase(index)
+        sampled = self._sample(ids, index)
+        planned = self.timed("gate", self.method.plan, list(sampled.groups.values()), index)
+        extras = self.method.take_extras(index)
+        metrics = self.timed("update", self._update, planned, extras, phase, index)
+        probe = self._probe(index)
+        return RoundDone(phase, planned, metrics, extras.rows, probe)
+
+    def _sample(self, ids: list[str], index: int) -> RoundGroups:
+        """Ask the method what it wants until it has it."""
+        data = self.data
+        found = RoundGroups(data, self.params.rollout.max_tokens, self.params.seed, index)
+        for prompt_id in ids:
+            found.open(prompt_id)
+        size = self.params.rollout.group_size
+        while wanted := self.method.wants(list(found.groups.values()), size, index):
+            with unsharded(self.model):
+                samples = self._sample_and_verify(wanted, found, index)
+            found.add(samples)
+        return found
+
+    def _sample_and_verify(
+        self, wanted: list[Request], found: RoundGroups, index: int
+    ) -> list[Graded]:
+        """The graded samples of all requests, in their order; every rank makes its share."""
+        for request in wanted:
+            found.open(request.prompt_id)
+        data, mine = self.data, self.ranks.share(wanted)
+        if first_rank_generates(self.params):
+            mine = wanted if self.ranks.first else []
+        with Verifying(self.pool, data.answers, data.rewards, data.opening) as verifying:
+            rollouts = self.timed("rollout", self._rollout, mine, found, index, verifying)
+            graded = self.timed("verify", self._verify, rollouts, verifying)
+        order = sampling.places(wanted)
+        return sorted(graded, key=lambda g: order[g.rollout.prompt_id, g.rollout.prefix])
+
+    def _rollout(
+        self, wanted: list[Request], found: RoundGroups, index: int, verifying: Verifying
+    ) -> list[Rollout]:
+        return sampling.sample(
+            wanted,
+            found,
+            self.engine,
+            training_sampling(self.params),
+            lambda ids: str(self.tokenizer.decode(list(ids), skip_special_tokens=True)),
+            self.params.seed,
+            index,
+            verifying.put,
+        )
+
+    def _verify(self, rollouts: list[Rollout], verifying: Verifying) -> list[Graded]:
+        """The samples of all ranks with their grades."""
+        parts = self.ranks.all_gather(verifying.of(rollouts))
+        graded = [one for part in parts for one in part]
+        refuse_unknown(graded, self.params.rewards.max_unknown_share)
+        return graded
+
+    def _update(
+        self, planned: list[PlannedGroup], extras: Extras, phase: Phase, index: int
+    ) -> UpdateMetrics:
+        objective, imitate = self.objective, supervised(self.objective)
+        budget, rate = self.params.rollout.max_tokens, self.updater.spec.rate
+        supervised_rate = rate(index, self.params.sft.learning_rate_scale)
+        if phase is Phase.SFT:
+            metrics = self.updater.update(planned, imitate, budget, supervised_rate)
+        else:
+            metrics = self.updater.update(planned, objective, budget, rate(index), extras.beside)
+        for rows in extras.after:
+            step = self.updater.supervise(rows, imitate, budget, supervised_rate)
+            metrics = metrics.with_step(step)
+        if metrics.optimizer_steps:
+            self.engine.policy_changed()
+        return metrics
+
+    def _probe(self, index: int) -> dict[str, object]:
+        if self.probe is None or (index + 1) % self.params.train.probe_every:
+            return {}
+        with unsharded(self.model):
+            return self.ranks.broadcast(lambda: self.timed("probe", self._measure, direct=True))
+
+    def _measure(self) -> dict[str, object]:
+        assert self.probe is not None
+        return self.probe.measure(self.engine, self.pool, self.data.opening)
+
+    def timed(self, part: str, fn: Callable[..., T], *args: object, direct: bool = False) -> T:
+        """`fn(*args)` as a task of the observer (or `direct`), its seconds added to `parts`."""
+        began = time.monotonic()
+        result = fn(*args) if direct else self.observer.task(part, fn, *args)
+        self.parts[part] = self.parts.get(part, 0.0) + time.monotonic() - began
+        return result

@@ -1,0 +1,140 @@
+"""Loading policies: only whole safetensors folders, and errors that say what is missing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from tiny import tiny_policy
+
+from hapo_core.errors import DataError
+from hapo_core.gate import GateState, Posterior
+from hapo_core.policy import check_model_folder, load_policy, save_policy
+from hapo_core.rollout.transformers_engine import stop_ids
+from hapo_core.rollout.vllm.weights import export_weights
+from pipeline.artifacts.optimizer import load_optimizer, save_optimizer
+from pipeline.train.checkpoint import newest_state, write_state
+
+
+@pytest.fixture
+def folder(tmp_path):
+    model, tokenizer = tiny_policy()
+    save_policy(model, tokenizer, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_save_and_load_are_exact(folder):
+    model, tokenizer = tiny_policy()
+    loaded, read = load_policy(folder)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
+    assert read("157a+8=?").input_ids == tokenizer("157a+8=?").input_ids
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"do_sample": False, "temperature": 0.9, "top_p": 0.6},  # Vicuna, Llama-2 chat
+        {"temperature": 0.6},
+        {"do_sample": False, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.1},
+        {"num_beams": 1, "length_penalty": 2.0, "early_stopping": True},
+        {"do_sample": True, "temperature": 0.6},
+    ],
+)
+def test_settings_of_generation_that_contradict_each_other_can_be_saved(folder, tmp_path, given):
+    described = folder / "generation_config.json"
+    ends = [2, 3]
+    facts = json.loads(described.read_text()) | {"eos_token_id": ends} | given
+    described.write_text(json.dumps(facts))
+    before = described.read_bytes()
+    model, tokenizer = load_policy(folder)
+    save_policy(model, tokenizer, tmp_path / "again")
+    export_weights(model, tokenizer, tmp_path / "engine")
+    for name in ("again", "engine"):
+        saved = json.loads((tmp_path / name / "generation_config.json").read_text())
+        assert saved["eos_token_id"] == ends and bool(saved.get("do_sample")) is (
+            given.get("do_sample", False)
+        )
+        assert saved.get("repetition_penalty") == given.get("repetition_penalty")
+        if given.get("do_sample"):
+            assert saved["temperature"] == 0.6
+    assert stop_ids(model, tokenizer) >= set(ends)
+    assert described.read_bytes() == before
+
+
+def test_a_missing_shard_is_named(folder):
+    model, _ = tiny_policy()
+    model.save_pretrained(folder, max_shard_size="20KB")
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    check_model_folder(folder)
+    shards[1].unlink()
+    with pytest.raises(DataError, match=shards[1].name):
+        load_policy(folder)
+
+
+def test_no_model_no_config_no_weights(folder, tmp_path):
+    with pytest.raises(DataError, match=r"config\.json is missing"):
+        load_policy(tmp_path)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"model\.safetensors is missing"):
+        load_policy(folder)
+
+
+def test_garbage_is_refused(folder):
+    (folder / "config.json").write_text("{not json")
+    with pytest.raises(DataError, match="cannot be loaded"):
+        load_policy(folder)
+
+
+def test_pickled_weights_are_never_loaded(folder):
+    model, _ = tiny_policy()
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(DataError, match="a pickle"):
+        load_policy(folder)
+
+
+def test_a_broken_shard_index_is_named(folder):
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weights": {}}))
+    with pytest.raises(DataError, match="shard index"):
+        load_policy(folder)
+
+
+def test_optimizer_state_survives_to_the_bit(tmp_path):
+    def stepped(model, optimizer, times):
+        for k in range(times):
+            optimizer.zero_grad()
+            ids = torch.arange(4, 14)[None] + k
+            model(input_ids=ids, labels=ids).loss.backward()
+            optimizer.step()
+
+    model, tokenizer = tiny_policy()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    stepped(model, optimizer, 3)
+    save_policy(model, tokenizer, tmp_path / "model")
+    save_optimizer(model, optimizer, tmp_path / "optimizer.safetensors")
+    stepped(model, optimizer, 2)
+    other, _ = load_policy(tmp_path / "model")
+    restored = torch.optim.AdamW(other.parameters(), lr=1e-2)
+    load_optimizer(other, restored, tmp_path)
+    stepped(other, restored, 2)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name])
+    third, _ = tiny_policy()
+    third.base_model.layers = third.base_model.layers[:1]
+    with pytest.raises(DataError, match="unknown parameter"):
+        load_optimizer(third, torch.optim.AdamW(third.parameters()), tmp_path)
+
+
+def test_an_unfinished_state_is_not_taken(tmp_path):
+    model, tokenizer = tiny_policy()
+    optimizer = torch.optim.AdamW(model.parameters())
+    gate = GateState({"p": Posterior(1.5, 2.5, 3, 7)}, gamma=0.4, mean_success=0.1)
+    state, aside = tmp_path / "states" / "round-00001", tmp_path / "states" / ".round-00002.partial"
+    write_state(state, model, tokenizer, optimizer, gate, 1)
+    aside.mkdir()
+    assert newest_state(tmp_path, 1, pytest.fail) == state  # the rounds are an earlier segment's
+    assert not aside.exists()

@@ -1,0 +1,157 @@
+"""People's own files: marks, encodings, headers, marks of answers, traces joined by text."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from hapo_core.errors import ConfigError, DataError, HapoError
+from pipeline.config import TableSource
+from pipeline.curate.account import Account
+from pipeline.curate.intake import Intake
+from pipeline.curate.sources.marks import STATED, parse_mark
+from pipeline.curate.sources.record import Record
+from pipeline.curate.sources.table import open_table
+from pipeline.curate.spool import Spool
+
+
+def read(path: Path, **settings: object) -> list[Record]:
+    source = TableSource.model_validate({"kind": "table", "path": str(path), **settings})
+    found = list(open_table("mine", source).records)
+    assert all(isinstance(record, Record) for record in found)
+    return found  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".jsonl", ".jsonl.gz"])
+def test_encodings_and_line_ends(tmp_path: Path, encoding: str, end: str, suffix: str) -> None:
+    lines = ["id,problem,answer", "a,caf\u00e9,1"]
+    if "json" in suffix:
+        lines = [json.dumps({"id": "a", "problem": "caf\u00e9", "answer": 1}, ensure_ascii=False)]
+    raw = (end.join(lines) + end).encode(encoding)
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(gzip.compress(raw) if suffix.endswith("gz") else raw)
+    (record,) = read(path)
+    assert (record.parts.key, record.parts.problem, record.parts.answer) == ("a", "caf\u00e9", "1")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("x.csv", b"problem,answer,answer\np,1,2\n", "the column 'answer' twice"),
+        ("x.csv", b"problem, problem,answer\np,1,2\n", "the column 'problem' twice"),
+        ("x.csv", b"problem;answer\np;1\n", "separated by semicolons"),
+        ("x.csv", b"problem\tanswer\np\t1\n", "separated by tabs"),
+        ("x.csv", b"problem,answer\np\n", "another number of fields"),
+        ("x.jsonl", b'{"problem": "p", "answer": 1, "answer": 2}\n', "names 'answer' twice"),
+        ("x.jsonl", '{"problem": "p"}\n'.encode("utf-16-le"), "UTF-16 without a byte order"),
+        ("x.csv", "problem,answer\n\u00e9,1\n".encode("cp1252"), "not UTF-8"),
+        ("x.csv.gz", b"\x1f\x8b\x08\x00broken", "corrupted"),
+    ],
+)
+def test_bad_text_is_named_with_place_and_remedy(
+    tmp_path: Path, name: str, content: bytes, what: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=what) as caught:
+        read(tmp_path / name)
+    assert name in str(caught.value.where) and caught.value.remedy
+
+
+def lines(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_what_the_first_line_lacks_is_not_lost_for_the_others(tmp_path: Path) -> None:
+    path = lines(
+        tmp_path / "x.jsonl",
+        {"q": "p", "a": 1},
+        {"q": "p2", "a": 2, "why": "\\boxed{2}", "n": "two"},
+    )
+    columns = {"problem": "q", "answer": "a", "trace": "why", "id": "n"}
+    first, second = read(path, columns=columns)
+    assert first.parts.traces == () and second.parts.key == "two" and second.parts.traces
+    with pytest.raises(DataError, match=r"no column 'wy'"):
+        read(path, columns={**columns, "trace": "wy"})
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(27.0, "27"), (2.5, "2.5"), (7, "7"), (["4"], "4"), ("x", "x")],
+)
+def test_golds_of_every_type(tmp_path: Path, value: object, expected: str) -> None:
+    (record,) = read(lines(tmp_path / "x.jsonl", {"problem": "p", "answer": value}))
+    assert record.parts.answer == expected
+
+
+@pytest.mark.parametrize("value", [["1", "2"], {"a": 1}, True, float("inf"), float("nan"), None])
+def test_golds_that_are_none_are_errors(tmp_path: Path, value: object) -> None:
+    path = lines(tmp_path / "x.jsonl", {"problem": "p", "answer": value})
+    opened = open_table("mine", TableSource(kind="table", path=str(path)))
+    intake = Intake(Account(), Spool(tmp_path / "s.arrow"))
+    with pytest.raises(DataError) as caught:
+        intake.read("mine", opened.records, strict=True)
+    assert "x.jsonl line 1" in str(caught.value.where) and caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("mark", "solution", "answer"),
+    [
+        ("last_number", "So 3 + 4 = 7 apples.", "7"),
+        ("last_number", "It costs $1,234.50.", "1234.50"),
+        ("last_number", "no number", ""),
+        (STATED, "First.\nThe answer is 72.", "72"),
+        (STATED, "**Answer:** $\\frac{1}{2}$", "\\frac{1}{2}"),
+        ("####", "so\n#### 1200", "1200"),
+        (r"=> (\S+)", "=> 1\n=> 2", "2"),
+    ],
+)
+def test_marks_find_the_answer_and_the_trace_ends_in_a_box(
+    mark: str, solution: str, answer: str
+) -> None:
+    found = parse_mark(mark, "here")
+    assert found.find(solution) == answer
+    boxed = found.boxed(solution)
+    assert boxed.endswith(f"\n\\boxed{{{answer}}}") if answer else boxed == solution
+    assert found.boxed(boxed) == boxed
+
+
+@pytest.mark.parametrize("mark", ["boxx", "(a)(b)", "(unclosed"])
+def test_a_mark_that_is_none(mark: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_mark(mark, "here")
+    assert "last_number" in str(caught.value.remedy)
+
+
+def attach(tmp_path: Path, problems: Path, traces: Path, **settings: object) -> list[int]:
+    source = TableSource.model_validate(
+        {"kind": "table", "path": str(problems), "traces_path": str(traces), **settings}
+    )
+    opened = open_table("mine", source)
+    intake = Intake(Account(), Spool(tmp_path / "s.arrow"))
+    intake.read("mine", opened.records, strict=True)
+    assert opened.traces is not None
+    intake.attach("mine", opened.traces)
+    return [candidate.traces for candidate in intake.candidates]
+
+
+def test_traces_join_by_the_text_of_the_problem(tmp_path: Path) -> None:
+    problems = lines(
+        tmp_path / "p.jsonl",
+        {"problem": "What is $1+1$?", "answer": 2},
+        {"problem": "q", "answer": 3},
+    )
+    columns = {"problem": "problem", "answer": "answer"}
+    traces = lines(tmp_path / "t.jsonl", {"problem": "what is  $1 + 1$", "trace": "\\boxed{2}"})
+    assert attach(tmp_path, problems, traces, columns=columns) == [1, 0]
+    renamed = lines(tmp_path / "u.jsonl", {"question": "q", "trace": "\\boxed{3}"})
+    by_text = {"problem": "question"}
+    assert attach(tmp_path, problems, renamed, traces_columns=by_text) == [0, 1]
+    stranger = lines(tmp_path / "v.jsonl", {"problem": "another", "trace": "\\boxed{3}"})
+    with pytest.raises(HapoError, match="no problem of source 'mine' reads 'another'"):
+        attach(tmp_path, problems, stranger, columns=columns)

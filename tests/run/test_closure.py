@@ -1,0 +1,38 @@
+"""Modules are read as Python, also where threads meet in the parser."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hapo_core.errors import DataError
+from pipeline.dependencies.closure import parsed
+
+
+def test_threads_that_meet_in_the_parser_fail_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen once: `SystemError: AST constructor recursion depth mismatch` ended an evaluation."""
+    (tmp_path / "m.py").write_text("x = 1\n")
+    really, failures = ast.parse, [SystemError("AST constructor recursion depth mismatch")] * 2
+
+    def parse(*given: Any, **named: Any) -> ast.AST:
+        if failures:
+            raise failures.pop()
+        return really(*given, **named)
+
+    monkeypatch.setattr(ast, "parse", parse)
+    assert isinstance(parsed(tmp_path / "m.py").body[0], ast.Assign)
+    assert not failures
+    failures += [SystemError("for ever")] * 9
+    with pytest.raises(SystemError, match="for ever"):
+        parsed(tmp_path / "m.py")
+
+
+def test_no_python_is_told(tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text("x = (\n")
+    with pytest.raises(DataError, match=r"cannot be read as Python"):
+        parsed(tmp_path / "m.py")

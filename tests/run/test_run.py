@@ -1,0 +1,438 @@
+"""`hapo run`: DVC under a Prefect flow, stopped, killed and continued."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import PrefectServer, Project, eventually
+from dvc.fs import LocalFileSystem
+from dvc.rwlock import rwlock
+from real_runs import DOWNSTREAM, finish, pid_of, run_id, slow_run, stage_pids, task_states
+
+from hapo_core.errors import ConfigError, HapoError
+from pipeline.config import load_params
+from pipeline.run.dvc import Event, is_dvc_line, read_line
+from pipeline.run.result import next_steps, result_table
+from pipeline.run.supervisor import Supervisor
+from pipeline.system.dvc_state import heal_lockfile, heal_rwlock, keep_lockfile, writers
+from pipeline.system.locks import run_lock
+from pipeline.system.project import find_root
+
+# --- parts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "event"),
+    [
+        ("Running stage 'train@2':", Event("running", "train@2")),
+        ("Stage 'curate' didn't change, skipping", Event("skipped", "curate")),
+        (
+            "Stage 'base' is cached - skipping run, checking out outputs",
+            Event("skipped", "base"),
+        ),
+        ("train@2  round 1/2", None),
+    ],
+)
+def test_lines_of_dvc(line: str, event: Event | None) -> None:
+    assert read_line(line) == event
+    assert is_dvc_line(line) == (event is not None)
+
+
+def test_result_table() -> None:
+    number = {"avg": 0.05, "n": 64, "k": 8, "ci": [0.03, 0.075]}
+    summary = {"method": "hapo", "profile": "quickstart", "seed": 0, "rounds": 60}
+    summary |= {"base": {"held_out": number}, "final": {"held_out": {**number, "avg": None}}}
+    assert result_table(summary).splitlines() == [
+        "method hapo, profile quickstart, 60 rounds, seed 0",
+        "benchmark  base              final  change  n   k",
+        "held_out   5.0 % [3.0, 7.5]  -      -       64  8",
+    ]
+
+
+def test_the_result_shows_every_benchmark_and_falls_in_red() -> None:
+    up, down = {"avg": 0.5, "n": 8, "k": 1}, {"avg": 0.25, "n": 8, "k": 1}
+    summary = {"base": {"a": up, "b": down, "c": up}, "final": {"a": down, "b": up, "c": up}}
+    plain = result_table(summary).splitlines()[2:]
+    assert [line.split()[5:-2] for line in plain] == [["-25.0", "fell"], ["+25.0"], ["+0.0"]]
+    red = result_table(summary, colour=True).splitlines()[2:]
+    assert [line.startswith("\x1b[31m") for line in red] == [True, False, False]
+
+
+def test_a_change_that_chance_may_have_made_is_no_fall() -> None:
+    """The last lines and the report's sentence are of one mind."""
+    before, after = {"avg": 0.05, "n": 60, "k": 1}, {"avg": 0.025, "n": 60, "k": 1}
+    for outcome, said in (("unclear", "-2.5 not clear"), ("lower", "-2.5 fell")):
+        summary = {"base": {"a": before}, "final": {"a": after}}
+        summary |= {"difference": {"a": {"outcome": outcome, "p_value": 0.5}}}
+        line = result_table(summary, colour=True).splitlines()[2]
+        assert said in line and line.startswith("\x1b[31m") == (outcome == "lower")
+
+
+def test_what_to_do_next(tmp_path: Path) -> None:
+    from small import PARAMS
+
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    text = next_steps(load_params(tmp_path / "params.yaml"))
+    for command in ("hapo samples", "--methods hapo grpo", "hapo segments 3 --rounds 20"):
+        assert command in text
+
+
+HINTS = [
+    "",
+    "To track the changes with git, run:",
+    "",
+    "\tgit add dvc.lock artifacts/.gitignore",
+    "",
+    "To enable auto staging, run:",
+    "",
+    "\tdvc config core.autostage true",
+    "Use `dvc push` to send your updates to remote storage.",
+    "",
+]
+
+
+def test_hints_of_dvc_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    supervisor = Supervisor()
+    lines = ["Running stage 'report':", "report  done", *HINTS[1:-1], "report  more", "", "\tx"]
+    for line in lines:
+        supervisor._line(line)
+    shown = capsys.readouterr().out.split("\n")
+    assert shown[:-1] == ["Running stage 'report':", "report  done", "report  more", "", "\tx"]
+
+
+def test_a_disk_that_fills_while_dvc_commits_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC's own line, as it prints it when its copy of an artifact finds no room."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "artifacts/policy/2").mkdir(parents=True)
+    (tmp_path / "artifacts/policy/2/weights").write_bytes(b"x" * 5_000_000)
+    supervisor = Supervisor()
+    supervisor._line("Running stage 'train@2':")
+    supervisor._line("ERROR: unexpected error - [Errno 28] No space left on device: 'cache'")
+    assert "5.0 MB are needed" in str(supervisor.full) and "missing" in str(supervisor.full)
+    assert "the same command continues" in str(supervisor.full)
+    other = Supervisor()
+    other._line("ERROR: failed to reproduce 'train@2'")
+    assert other.full is None
+
+
+def test_root_is_found_from_below(project: Project, tmp_path: Path) -> None:
+    assert find_root(project.path / "hapo_core" / "methods") == project.path
+    with pytest.raises(ConfigError, match="no hapo project"):
+        find_root(tmp_path)
+
+
+def test_rwlock_is_healed(tmp_path: Path) -> None:
+    path = tmp_path / ".dvc" / "tmp" / "rwlock"
+    assert heal_rwlock(tmp_path) == []
+    path.parent.mkdir(parents=True)
+    for torn in ("", '{"a": ', "[]"):
+        path.write_text(torn)
+        assert heal_rwlock(tmp_path) and not path.exists()
+    command = [sys.executable, "-c", "import time; time.sleep(60)", "dvc"]
+    with subprocess.Popen(command) as living:
+        said = Path(f"/proc/{living.pid}/cmdline")
+        eventually(lambda: b"sleep" in said.read_bytes())  # for a moment after exec it is empty
+        entry = {"pid": living.pid, "cmd": "dvc repro"}
+        dead = {"pid": 999999999, "cmd": "dvc repro"}
+        other = {"pid": 1, "cmd": "an id that was given to another program"}
+        path.write_text(
+            json.dumps(
+                {
+                    "write": {"a": entry, "b": dead},
+                    "read": {"a": [dead, entry], "b": [dead], "c": [other]},
+                }
+            )
+        )
+        assert writers(tmp_path) == {"a": living.pid}
+        assert heal_rwlock(tmp_path)
+        assert json.loads(path.read_text()) == {"write": {"a": entry}, "read": {"a": [entry]}}
+        assert heal_rwlock(tmp_path) == []
+        living.kill()
+
+
+def test_rwlock_is_read_as_dvc_writes_it(tmp_path: Path) -> None:
+    fs = LocalFileSystem()
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    with rwlock(str(tmp_path / ".dvc/tmp"), fs, "dvc repro", ["/in"], ["/out"], False):
+        text = (tmp_path / ".dvc/tmp/rwlock").read_text()
+        assert heal_rwlock(tmp_path)  # this process is no dvc by its command line: dropped
+        assert json.loads((tmp_path / ".dvc/tmp/rwlock").read_text()) == {}
+        (tmp_path / ".dvc/tmp/rwlock").write_text(text)
+    assert set(json.loads(text)["write"]) == {"/out"} and set(json.loads(text)["read"]) == {"/in"}
+
+
+@pytest.mark.parametrize("torn", ["", "schema: '2.0'\nstages:\n  base:\n    cmd: [", "- 1\n"])
+def test_a_torn_lock_file_is_put_back(tmp_path: Path, torn: str) -> None:
+    """DVC writes dvc.lock in place; a kill in that moment must not stop the next run."""
+    lock = tmp_path / "dvc.lock"
+    assert heal_lockfile(tmp_path) == []
+    lock.write_text(torn)
+    assert "removed" in heal_lockfile(tmp_path)[0] and not lock.exists()
+    whole = "schema: '2.0'\nstages:\n  base:\n    cmd: python -m pipeline.base\n"
+    lock.write_text(whole)
+    keep_lockfile(tmp_path)
+    assert heal_lockfile(tmp_path) == []
+    lock.write_text(torn)
+    keep_lockfile(tmp_path)  # never replaces the good copy
+    assert "put back" in heal_lockfile(tmp_path)[0] and lock.read_text() == whole
+
+
+def test_run_lock_names_the_holder(tmp_path: Path) -> None:
+    second = run_lock(tmp_path)
+    with run_lock(tmp_path), pytest.raises(HapoError, match=f"process {os.getpid()}"):
+        second.__enter__()
+    with run_lock(tmp_path):
+        pass
+
+
+# --- without a server ---------------------------------------------------------------------------
+
+
+def test_plain_run(finished_project: Project) -> None:
+    finished_project.edit('{prev: "1", rounds: 2}', '{prev: "1", rounds: 3}')
+    done = finished_project.hapo("run", "--no-server")
+    assert finished_project.ran() == DOWNSTREAM
+    assert "held_out   25.0 % [12.5, 37.5]" in done.stdout
+    assert f"report  {finished_project.path}/reports/report.html" in done.stdout
+    assert "UI " not in done.stdout
+    assert not (finished_project.path / ".hapo" / "prefect").exists()
+    finished_project.hapo("run", "--no-server", "--force-stage", "evaluate@final")
+    assert finished_project.ran() == ["evaluate@final", "report"]
+    finished_project.hapo("run", "--no-server", "train@1")
+    assert finished_project.ran() == []
+
+
+def test_server_address_that_does_not_answer(finished_project: Project) -> None:
+    finished_project.env["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
+    done = finished_project.hapo("run", check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    for words in ("http://127.0.0.1:9/api", "unset PREFECT_API_URL", "start that", "--no-server"):
+        assert words in done.stderr
+    finished_project.hapo("run", "--no-server")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("gamma: 0.3", "gama: 0.3", "did you mean 'gamma'"),
+        ("gamma: 0.3", "gamma: 1.3", "gate.threshold"),
+        ('"2": {prev', "2: {prev", "unquoted"),
+        ('policy: "2"', 'policy: "1"', "targets.final.policy"),
+    ],
+)
+def test_bad_configuration_runs_nothing(
+    finished_project: Project, old: str, new: str, words: str
+) -> None:
+    finished_project.edit(old, new)
+    done = finished_project.hapo("run", "--no-server", check=False)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+    assert "params.yaml" in done.stderr
+    assert finished_project.ran() == []
+
+
+def test_outside_a_project(project: Project) -> None:
+    (project.path / "dvc.yaml").unlink()
+    done = project.hapo("run", "--no-server", check=False)
+    assert done.returncode == 2 and "no hapo project" in done.stderr
+
+
+# --- stopped and killed, without a server -------------------------------------------------------
+
+
+def test_stopping_leaves_no_process(finished_project: Project) -> None:
+    """SIGTERM; Ctrl-C is below, with a server."""
+    run = slow_run(finished_project, "--no-server")
+    begin = time.monotonic()
+    run.send_signal(signal.SIGTERM)
+    out, _ = run.communicate(timeout=30)
+    assert time.monotonic() - begin < 10
+    assert run.returncode == 130, out
+    assert stage_pids(finished_project) == []
+    assert "the same command continues" in out
+    finish(finished_project, "--no-server")
+
+
+@pytest.mark.parametrize("victim", [b"pipeline.cli", b"dvc", b"pipeline.train"])
+def test_kill_9(finished_project: Project, victim: bytes) -> None:
+    """Whichever process is killed, no other stays behind, and the run continues."""
+    run = slow_run(finished_project, "--no-server")
+    os.kill(pid_of(finished_project, victim), signal.SIGKILL)
+    run.communicate(timeout=30)
+    assert run.returncode != 0
+    eventually(lambda: not stage_pids(finished_project), seconds=10)
+    finish(finished_project, "--no-server")
+
+
+def test_dvc_alone_is_tethered_too(finished_project: Project) -> None:
+    project = finished_project
+    project.edit('{prev: "1", rounds: 2}', '{prev: "1", rounds: 3}')
+    project.env["TOY_SECONDS"] = "60"
+    run = project.start("dvc", "repro")
+    log = project.path / "ran.log"
+    eventually(lambda: log.exists() and "train@2" in log.read_text(), seconds=60)
+    run.kill()
+    run.communicate(timeout=30)
+    eventually(lambda: not stage_pids(project), seconds=10)
+
+
+def test_second_run_is_refused(finished_project: Project) -> None:
+    run = slow_run(finished_project, "--no-server")
+    second = finished_project.hapo("run", "--no-server", check=False)
+    assert second.returncode == 2
+    assert f"process {run.pid}" in second.stderr
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=30)
+
+
+# --- with a server ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shown_project(finished_project: Project, prefect_server: PrefectServer) -> Project:
+    finished_project.env |= prefect_server.env
+    return finished_project
+
+
+def open_run(prefect: PrefectServer, project: Project) -> str:
+    """The id of the project's running top-level flow run."""
+
+    def newest() -> str | None:
+        runs = prefect.flow_runs(name={"any_": ["hapo"]}, state={"type": {"any_": ["RUNNING"]}})
+        return runs[0]["id"] if runs else None
+
+    return str(eventually(newest))
+
+
+def test_stages_are_nested_and_cached_ones_shown(
+    shown_project: Project, prefect_server: PrefectServer
+) -> None:
+    shown_project.edit('{prev: "1", rounds: 2}', '{prev: "1", rounds: 3}')
+    done = shown_project.hapo("run")
+    assert shown_project.ran() == DOWNSTREAM
+    top = run_id(done.stdout)
+    (shown,) = prefect_server.flow_runs(id={"any_": [top]})
+    assert (shown["name"], shown["state_name"]) == ("hapo", "Completed")
+    children = {run["name"]: run["state_name"] for run in prefect_server.children(top)}
+    assert children == dict.fromkeys(DOWNSTREAM, "Completed")
+    cached = dict.fromkeys(("curate", "base", "train@1", "evaluate@base"), "Cached")
+    eventually(lambda: task_states(prefect_server, top) == {**children, **cached})
+    (train,) = [run for run in prefect_server.children(top) if run["name"] == "train@2"]
+    tasks = eventually(lambda: len(found := prefect_server.task_runs(train["id"])) == 12 and found)
+    four = ("rollout", "verify", "gate", "update")
+    assert {t["name"] for t in tasks} == {f"{task} {n}" for task in four for n in (1, 2, 3)}
+    logged = prefect_server.logs(top)
+    assert logged.count("Running stage 'train@2':") == 1
+    assert not any("round 1/3" in line for line in logged)  # that is in the stage's own log
+    assert done.stdout.count("train@2  round 3/3") == 1
+
+
+def test_failed_stage(shown_project: Project, prefect_server: PrefectServer) -> None:
+    shown_project.edit('{prev: "1", rounds: 2}', '{prev: "1", rounds: 3}')
+    shown_project.env["TOY_FAIL"] = "evaluate@final"
+    done = shown_project.hapo("run", check=False)
+    assert done.returncode == 255  # DVC's own
+    assert "error: this stage was told to fail" in done.stdout
+    top = run_id(done.stdout)
+    (shown,) = prefect_server.flow_runs(id={"any_": [top]})
+    assert shown["state_name"] == "Failed"
+    states = {run["name"]: run["state_name"] for run in prefect_server.children(top)}
+    assert states == {"train@2": "Completed", "evaluate@final": "Failed"}
+    shown_project.ran()
+    del shown_project.env["TOY_FAIL"]
+    shown_project.hapo("run")
+    assert shown_project.ran() == ["evaluate@final", "report"]
+
+
+def stop_by_ui(prefect: PrefectServer, project: Project, top: str) -> None:
+    state = {"type": "CANCELLING", "name": "Cancelling"}
+    prefect.post(f"/flow_runs/{top}/set_state", {"state": state, "force": True})
+
+
+def stop_by_kill_of_the_stage(prefect: PrefectServer, project: Project, top: str) -> None:
+    os.kill(pid_of(project, b"pipeline.train"), signal.SIGKILL)
+
+
+def stop_by_ctrl_c(prefect: PrefectServer, project: Project, top: str) -> None:
+    os.kill(pid_of(project, b"pipeline.cli"), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "top_state", "stage_state"),
+    [
+        (stop_by_ui, 130, "Cancelled", "Cancelled"),
+        (stop_by_ctrl_c, 130, "Cancelled", "Cancelled"),
+        (stop_by_kill_of_the_stage, 255, "Failed", "Crashed"),
+    ],
+)
+def test_stopped_runs_are_closed(
+    shown_project: Project,
+    prefect_server: PrefectServer,
+    stop: Callable[[PrefectServer, Project, str], None],
+    code: int,
+    top_state: str,
+    stage_state: str,
+) -> None:
+    run = slow_run(shown_project)
+    top = open_run(prefect_server, shown_project)
+    begin = time.monotonic()
+    stop(prefect_server, shown_project, top)
+    out, _ = run.communicate(timeout=60)
+    assert time.monotonic() - begin < 15
+    assert run.returncode == code, out
+    assert run_id(out) == top
+    assert stage_pids(shown_project) == []
+    (shown,) = prefect_server.flow_runs(id={"any_": [top]})
+    assert shown["state_name"] == top_state
+    (train,) = prefect_server.children(top)
+    assert (train["name"], train["state_name"]) == ("train@2", stage_state)
+    assert task_states(prefect_server, top)["train@2"] == stage_state
+
+
+def test_killed_run_is_closed_by_the_next(
+    shown_project: Project, prefect_server: PrefectServer
+) -> None:
+    run = slow_run(shown_project)
+    top = open_run(prefect_server, shown_project)
+    run.kill()
+    run.communicate(timeout=30)
+    eventually(lambda: not stage_pids(shown_project), seconds=10)
+    finish(shown_project)
+    states = [r["state_name"] for r in prefect_server.flow_runs(id={"any_": [top]})]
+    states += [r["state_name"] for r in prefect_server.children(top)]
+    assert states == ["Crashed", "Crashed"] or states == ["Crashed", "Cancelled"]
+
+
+def test_own_server_outlives_the_run_and_dies_without_harm(finished_project: Project) -> None:
+    """Without PREFECT_API_URL a server is started; killed in the middle, the run goes on."""
+    project = finished_project
+    project.env["HAPO_SERVER_PORT"] = "0"
+    done = project.hapo("run")
+    record = json.loads((project.path / ".hapo" / "prefect" / "server.json").read_text())
+    assert f"{record['url']}/runs/flow-run/" in done.stdout
+    try:
+        assert record["url"] in project.hapo("server", "status").stdout
+        project.edit('{prev: "1", rounds: 2}', '{prev: "1", rounds: 3}')
+        project.env["TOY_SECONDS"] = "6"
+        run = project.start("pipeline.cli", "run")
+        log = project.path / "ran.log"
+        eventually(lambda: log.exists() and "train@2" in log.read_text(), seconds=60)
+        os.kill(record["pid"], signal.SIGKILL)
+        out, _ = run.communicate(timeout=90)
+        assert run.returncode == 0, out
+        assert project.ran() == DOWNSTREAM
+        assert "held_out   25.0 %" in out
+        assert "warning: " in out
+        assert not out.rstrip().splitlines()[-1].startswith("UI ")
+    finally:
+        project.hapo("server", "stop")
+    assert project.hapo("server", "status", check=False).returncode == 1

@@ -1,0 +1,118 @@
+"""`hapo status`: what ran, what would run and why, while nothing or something goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Project, eventually
+
+from pipeline.checks.status import _progress
+from pipeline.config import load_params
+from pipeline.system.disk_use import DiskSizes
+from pipeline.system.locks import run_holder, run_lock
+
+
+def status(project: Project) -> dict[str, Any]:
+    return dict(json.loads(project.hapo("status", "--json").stdout))
+
+
+def by_name(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {stage["name"]: stage for stage in found["stages"]}
+
+
+def test_a_finished_project_has_nothing_to_do(finished_project: Project) -> None:
+    found = status(finished_project)
+    assert found["run"] is None and found["free"] > 0
+    assert [s["state"] for s in found["stages"]] == ["up to date"] * 7
+    assert found["stages"][-1]["name"] == "report"
+    assert by_name(found)["train@1"]["bytes"] > 0
+    assert {"artifacts", "DVC's cache", "reports"} <= set(found["disk"])
+    assert "`dvc repro` has nothing to do" in finished_project.hapo("status").stdout
+
+
+def test_reasons_name_what_changed(finished_project: Project) -> None:
+    finished_project.edit("{k: 4, max_tokens: 32}", "{k: 8, max_tokens: 32}")
+    code = finished_project.path / "hapo_core/methods/hapo.py"
+    code.write_text(code.read_text() + "\nMORE = 1\n")
+    stages = by_name(status(finished_project))
+    assert stages["evaluate@base"]["state"] == "changed"
+    assert stages["evaluate@base"]["reasons"] == ["evaluate.benchmarks.held_out.k: 4 -> 8"]
+    assert stages["train@1"]["reasons"] == ["hapo_core.methods.hapo was edited"]
+    assert stages["train@2"]["state"] == "changed" and stages["curate"]["state"] == "up to date"
+    text = finished_project.hapo("status").stdout
+    assert "evaluate.benchmarks.held_out.k: 4 -> 8" in text
+    finished_project.dvc("repro", "deps")  # the locks say it to DVC
+    planned = finished_project.dvc("repro", "--dry").stdout
+    for name, stage in stages.items():  # DVC agrees on what is sure to run
+        if stage["state"] == "changed":
+            assert f"Running stage '{name}'" in planned
+        elif stage["state"] == "up to date":
+            assert f"Stage '{name}' didn't change" in planned
+
+
+def test_what_follows_waits(finished_project: Project) -> None:
+    finished_project.hapo("segments", "3")
+    stages = by_name(status(finished_project))
+    assert stages["train@3"]["state"] == "new" and stages["train@2"]["state"] == "up to date"
+    assert stages["evaluate@base"]["state"] == "up to date"
+    assert "output" not in " ".join(stages["report"]["reasons"])
+    assert "train@3" in finished_project.hapo("status").stdout
+
+
+def test_in_the_middle_of_a_run(finished_project: Project) -> None:
+    project = finished_project
+    project.edit('{prev: "1", rounds: 2}', '{prev: "1", rounds: 3}')
+    project.env["TOY_SECONDS"] = "60"
+    run = project.start("pipeline.cli", "run", "--no-server")
+    log = project.path / "ran.log"
+    try:
+        eventually(lambda: log.exists() and "train@2" in log.read_text(), seconds=60)
+        found = status(project)
+        assert found["run"] == run.pid
+        stages = by_name(found)
+        assert stages["train@2"]["state"] == "running" and stages["train@2"]["process"]
+        assert stages["report"]["state"] in ("waits", "changed")
+        assert stages["train@1"]["state"] == "up to date"
+        assert run.poll() is None, "asking must not disturb the run"
+        assert "running  train@2" in project.hapo("status").stdout
+    finally:
+        run.kill()
+        run.communicate(timeout=30)
+
+
+def test_holder_of_the_run_lock(tmp_path: Path) -> None:
+    assert run_holder(tmp_path) is None
+    with run_lock(tmp_path):
+        assert run_holder(tmp_path) == os.getpid()
+    assert run_holder(tmp_path) is None
+
+
+def test_progress_counts_what_a_kill_would_leave(project: Project) -> None:
+    params = load_params(project.path / "params.yaml")
+    folder = project.path / ".hapo/scratch/train@2-0123"
+    assert _progress("train@2", params, project.path) is None
+    for number in (3, 4):  # rounds are counted over all segments; segment 2 starts after 2
+        table = folder / f"rounds/round-{number:05d}.parquet"
+        table.parent.mkdir(parents=True, exist_ok=True)
+        table.write_text("x")
+        os.utime(table, (time.time(), 1000.0 + 10 * number))
+    (folder / "states/round-00003").mkdir(parents=True)
+    (folder / "states/round-00003/manifest.json").write_text("{}")
+    (folder / "states/.round-00004.partial").mkdir()
+    found = _progress("train@2", params, project.path)
+    assert found is not None and (found.kept, found.total) == (1, 2)
+    assert found.seconds_each == pytest.approx(10.0)
+    assert str(found) == "1/2 rounds kept, 10 s each, left 10s"
+
+
+def test_a_shared_file_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 10_000)
+    (tmp_path / "b").mkdir()
+    os.link(tmp_path / "a", tmp_path / "b" / "same")
+    sizes = DiskSizes()
+    assert sizes.of(tmp_path) >= 10_000 and sizes.of(tmp_path / "b") == 0

@@ -1,0 +1,33 @@
+"""At which addresses processes of this machine listen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_LISTENS = "0A"
+"""The kernel's word for the state."""
+
+
+def listening(pids: list[int]) -> list[str]:
+    """Addresses (hexadecimal, ADDRESS:PORT) at which the processes listen."""
+    sockets = set()
+    for pid in pids:
+        with suppress(OSError):  # it has ended
+            sockets |= {str(one.readlink()) for one in Path(f"/proc/{pid}/fd").iterdir()}
+    return [address for address, inode in _all() if f"socket:[{inode}]" in sockets]
+
+
+def listening_at(port: int) -> list[str]:
+    """The addresses of whoever listens at a port."""
+    return [address for address, _ in _all() if address.endswith(f":{port:04X}")]
+
+
+def _all() -> Iterator[tuple[str, str]]:
+    """Address and inode of every socket that listens."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == _LISTENS:
+                yield fields[1], fields[9]

@@ -1,0 +1,179 @@
+"""Every method through the real training stage on a tiny policy: two rounds, and exact resume."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import REPO
+from ruamel.yaml import YAML
+from tiny_segment import BUDGET, PARAMS, PROMPTS, SIZE, here, params_of, start, trained
+
+from pipeline.artifacts import read_json
+from pipeline.artifacts.tables import ROUNDS, read_frame
+from pipeline.config import parse_params
+from pipeline.flows.observer import Observer
+from pipeline.train.checkpoint import read_waiting
+from pipeline.train.segment import Segment, train_segment
+
+__all__ = ["here", "start"]  # fixtures
+
+
+@pytest.mark.parametrize(
+    "method", ["srft", "hpt", "relift", "chord", "prefix_rft", "bread", "real"]
+)
+def test_every_method_runs_two_rounds(here: Path, method: str) -> None:
+    rounds, groups, rollouts = trained(method)
+    assert len(rounds) == 2 and (rounds["trained_tokens"] > 0).all()
+    kinds = rollouts.kind.value_counts()
+    own, branches = rollouts[rollouts.kind == "policy"], rollouts[rollouts.kind == "continuation"]
+    assert len(groups) == 2 * PROMPTS
+    # What was generated is all counted, and no response exceeds the budget.
+    sampled = pd.concat([own, branches])
+    assert sampled.token_ids.map(len).sum() == rounds.generated_tokens.sum()
+    assert len(sampled) == rounds.rollouts.sum()
+    given = branches.prefix_tokens.astype(int)
+    assert (branches.token_ids.map(len) + given <= BUDGET).all()
+    assert [len(x) for x in sampled.logprobs] == [len(x) for x in sampled.token_ids]
+    injected = groups.decision == "injected"
+    assert injected.sum() == rounds.injected_groups.sum()
+    failed = (groups.successes == 0) & (groups.known > 0)
+    match method:
+        case "srft":
+            assert injected.all() and kinds["teacher"] == 2 * PROMPTS
+            assert own.advantage.isin([-1.0, 0.1]).all()
+        case "hpt":
+            assert (injected == failed).all() and injected.any()
+            assert own.advantage.isna().sum() == SIZE * injected.sum()
+        case "relift":
+            # Failed prompts of both rounds (6 of 24, none twice), in batches of 4.
+            waiting = read_waiting(Path("artifacts/policy/1"))
+            assert rounds.extra_rows.sum() + len(waiting) == failed.sum()
+            assert rounds.extra_rows.sum() >= 4 > len(waiting) and not injected.any()
+        case "chord":
+            assert (rounds.extra_rows == PROMPTS * SIZE / 4).all() and not injected.any()
+        case "prefix_rft":
+            assert injected.all() and len(branches) == 2 * PROMPTS
+            assert len(own) == 2 * PROMPTS * (SIZE - 1) and branches.advantage.notna().all()
+        case "bread":
+            assert branches.prompt_id.nunique() == failed.sum() > 0
+            assert branches.advantage.notna().sum() == SIZE * injected.sum() > 0
+            assert (injected <= failed).all()
+        case "real":
+            assert own.advantage.dropna().isin([-1.0, 1.0]).all() and not injected.any()
+            mixed = (groups.successes > 0) & (groups.successes < groups.known)
+            assert (
+                groups.dead == ~mixed
+            ).all() and own.advantage.notna().sum() == SIZE * mixed.sum()
+
+
+@pytest.mark.parametrize("preset", ["dapo", "dr_grpo", "gspo"])
+def test_every_preset_runs_two_rounds(here: Path, preset: str) -> None:
+    rounds, groups, rollouts = trained("grpo", objective={"preset": preset})
+    mixed = (groups.successes > 0) & (groups.successes < groups.known)
+    assert len(rounds) == 2 and len(rollouts) == SIZE * len(groups)
+    if preset != "dapo":
+        assert len(groups) == 2 * PROMPTS
+        return
+    discarded = groups.decision == "discarded"
+    assert (discarded == ~mixed).all() and discarded.any()
+    for _, one in groups.groupby("round"):
+        assert one.prompt_id.is_unique
+        enough = ((one.decision != "discarded").sum() == PROMPTS) or len(one) == 24
+        assert enough  # six mixed groups, or all prompts were tried
+
+
+def test_an_entropy_bonus_hides_no_dead_group(here: Path) -> None:
+    """The preset `luffy` has one: every row has a gradient, and equal rewards still say nothing."""
+    rounds, groups, _ = trained("grpo", objective={"preset": "luffy"})
+    mixed = (groups.successes > 0) & (groups.successes < groups.known)
+    assert (groups.dead == ~mixed).all() and groups.dead.any()
+    assert rounds.dead_groups.sum() == groups.dead.sum()
+
+
+def test_a_budget_of_tokens_ends_the_segment(here: Path) -> None:
+    """Exactly the rounds of a plain segment of that length, also when it is resumed."""
+    plain, _, _ = trained("grpo")
+    ends = [hashes(Path("artifacts/policy/1/model"))]
+    needed = int(plain.generated_tokens[0]) + 1
+    params = params_of("grpo", segments={"1": {"prev": "base", "rounds": 9, "generated": needed}})
+    for resumed in (False, True):
+        for folder in ("artifacts/policy/1", ".hapo"):
+            shutil.rmtree(folder)
+        if resumed:
+            segment = Segment(params, "1", Observer("train@1"))
+            segment.round(0)
+            segment.close()
+        train_segment(params, "1", Observer("train@1"))
+        rounds = read_frame(Path("artifacts/policy/1/rounds.parquet"), ROUNDS)
+        assert rounds["round"].tolist() == [1, 2]
+        assert rounds.generated_tokens.sum() >= needed > rounds.generated_tokens[0]
+        ends.append(hashes(Path("artifacts/policy/1/model")))
+    assert ends[0] == ends[1] == ends[2]
+    assert read_json(Path("artifacts/policy/1/manifest.json"))["facts"]["rounds"] == [0, 2]
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+def test_relift_killed_while_its_buffer_holds_prompts_ends_with_the_same_bytes(here: Path) -> None:
+    """kill -9 after the first of three rounds; the buffer fills in the second at the earliest."""
+    raw = {**PARAMS, "method": "relift", "segments": {"1": {"prev": "base", "rounds": 3}}}
+    raw["teacher"] = {"relift": {"buffer": 8}}
+    with Path("params.yaml").open("w") as file:
+        YAML().dump(raw, file)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT")}
+    env = {**kept, "PYTHONPATH": str(REPO), "HAPO_PROGRESS_SECONDS": "0"}
+    command = [sys.executable, "-m", "pipeline.train", "--segment", "1"]
+    stage = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+    assert stage.stdout is not None
+    for line in stage.stdout:
+        if "round 1/3" in line:
+            os.kill(stage.pid, signal.SIGKILL)
+            break
+    stage.wait()
+    assert not Path("artifacts/policy/1").exists()
+    again = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    assert "continues after round" in again
+    killed = hashes(Path("artifacts/policy/1"))
+    rounds = read_frame(Path("artifacts/policy/1/rounds.parquet"), ROUNDS)
+    assert rounds.extra_rows[0] == 0 and rounds.extra_rows.sum() >= 8
+    for folder in ("artifacts/policy/1", ".hapo"):
+        shutil.rmtree(folder)
+    train_segment(parse_params(json.loads(json.dumps(raw))), "1", Observer("train@1"))
+    assert hashes(Path("artifacts/policy/1")) == killed
+
+
+def test_relift_carries_its_buffer_from_segment_to_segment(here: Path) -> None:
+    """One segment of two rounds, or two of one: the same policy and the same prompts waiting."""
+    ends = []
+    for rounds in ((2,), (1, 1)):
+        names = [str(k + 1) for k in range(len(rounds))]
+        links = zip(names, ["base", *names], rounds, strict=False)
+        params = params_of(
+            "relift",
+            teacher={"relift": {"buffer": 8}},
+            segments={name: {"prev": prev, "rounds": count} for name, prev, count in links},
+            targets={"base": {"policy": "base"}, "final": {"policy": names[-1]}},
+        )
+        for name in names:
+            train_segment(params, name, Observer(f"train@{name}"))
+        last = Path("artifacts/policy") / names[-1]
+        ends.append((hashes(last / "model"), hashes(last / "state")))
+        table = read_frame(last / "rounds.parquet", ROUNDS)
+        assert table.extra_rows.iloc[-1] == 8  # six of the first round were waiting
+        shutil.rmtree("artifacts/policy/1")
+    assert ends[0] == ends[1]
