@@ -224,6 +224,7 @@ class Segment:
             done.metrics,
             self.objective,
             done.extra_rows,
+            done.surprise_tokens,
         )
         shown = row | done.probe
         self._note_probe(shown)
@@ -246,7 +247,7 @@ class Segment:
             self.made.unchanged(lambda text: self.observer.log(text, logging.WARNING))
             with guard_disk(self.out):
                 gate = self.method.gate.state
-                records.write_round(self.out, index, planned, gate, self.objective)
+                records.write_round(self.out, index, planned, gate, self.objective, self.params)
                 write_table([row], ROUNDS, self.scratch.path / "rounds" / f"{number}.parquet")
                 seal_round(self.scratch.path, index + 1, self.first_round)
         self._count(row)
