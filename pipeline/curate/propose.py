@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -18,10 +18,11 @@ from hapo_core.verify import extract_answer
 from hapo_core.verify.math.fastpath import plain_number
 from pipeline.config import TableSource
 from pipeline.curate.intake import row_fault
+from pipeline.curate.rules.golds import too_long
 from pipeline.curate.sources.adapters import ADAPTERS, answer_text, key_text
 from pipeline.curate.sources.generic import truth
 from pipeline.curate.sources.marks import HASHES, LAST_NUMBER, STATED, parse_mark
-from pipeline.curate.sources.record import Record, Row, RowFault
+from pipeline.curate.sources.record import Parts, Record, Row, RowFault
 from pipeline.curate.sources.table import check_columns, find_adapter
 from pipeline.curate.text import exact_key, normalise
 
@@ -52,6 +53,8 @@ MARKS = (None, HASHES, STATED, LAST_NUMBER)
 """None is the box. The last is for traces whose answer is known from a column."""
 _TRIED = 200
 """Rows on which guesses are compared."""
+_REMEMBERED = 100_000
+"""Problems whose answers are kept, to find another answer of the same one."""
 _BESIDE = 20
 """Characters beside its answer from which a text is a solution."""
 
@@ -61,7 +64,9 @@ class Trial:
     """What one way of reading makes of the rows.
 
     `accepted` rows have a problem and an answer; `right` of the `traces` end in it, `boxed` end in
-    any box; from `mended` rows an instruction was taken off, or the like.
+    any box; from `mended` rows an instruction was taken off, or the like. `doubts` are accepted
+    rows that curation drops for their answer, by what is wrong; `golds` is the first row and
+    answer of every problem.
     """
 
     source: TableSource
@@ -72,6 +77,8 @@ class Trial:
     boxed: int = 0
     mended: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    doubts: dict[str, list[str]] = field(default_factory=dict)
+    golds: dict[bytes, tuple[int, str]] = field(default_factory=dict)
 
     @property
     def score(self) -> tuple[int, int, int]:
@@ -89,6 +96,19 @@ class Trial:
             return f"0 of {self.rows} rows: {next(iter(self.faults))}"
         why = "; ".join(f"{n} not: {reason}" for reason, n in self.faults.most_common(3))
         return f"{self.accepted} of {self.rows} rows{traces}{'; ' + why if why else ''}"
+
+    def doubt(self, parts: Parts) -> None:
+        """Note an answer that is none, or not that of the same problem before."""
+        if long := too_long(parts.answer, "math"):
+            size = f"row {self.rows}: {len(parts.answer):,} characters"
+            self.doubts.setdefault(f"answers are {long}", []).append(size)
+        if len(self.golds) == _REMEMBERED:
+            return
+        key = exact_key(normalise(parts.problem))
+        row, gold = self.golds.setdefault(key, (self.rows, parts.answer))
+        if not (same_answer(gold, parts.answer) or exact_key(gold) == exact_key(parts.answer)):
+            pair = f"row {row}: {gold:.30}, row {self.rows}: {parts.answer:.30}"
+            self.doubts.setdefault("rows repeat a problem with another answer", []).append(pair)
 
 
 def try_reading(source: TableSource, rows: Iterator[Row] | Sequence[Row]) -> Trial:
@@ -122,15 +142,17 @@ def try_reading(source: TableSource, rows: Iterator[Row] | Sequence[Row]) -> Tri
             trial.faults[found[0]] += 1
             continue
         trial.accepted += 1
+        trial.doubt(parts)
         trial.traces += len(parts.traces)
         trial.mended += bool(parts.tolerated)
         ends = [extract_answer(t.text).answer for t in parts.traces]
         trial.boxed += sum(end is not None for end in ends)
-        trial.right += sum(_same(end, parts.answer) for end in ends)
+        trial.right += sum(same_answer(end, parts.answer) for end in ends)
     return trial
 
 
-def _same(one: str | None, other: str) -> bool:
+def same_answer(one: str | None, other: str) -> bool:
+    """Whether two answers are the same number or the same characters, blanks aside."""
     if one is None:
         return False
     numbers = plain_number(one), plain_number(other)
@@ -143,7 +165,10 @@ def _same(one: str | None, other: str) -> bool:
 
 
 def propose(
-    source: TableSource, sample: Sequence[Row], again: Callable[[], Iterator[Row]]
+    source: TableSource,
+    sample: Sequence[Row],
+    again: Callable[[], Iterator[Row]],
+    apart: bool = False,
 ) -> tuple[Trial | None, list[tuple[str, Trial]]]:
     """(the best way to read the source, every adapter with what it makes of the sample).
 
@@ -151,6 +176,7 @@ def propose(
         source: where the rows are; its adapter, columns and mark are not looked at.
         sample: its first rows.
         again: all rows that the proposal is checked on, from the first.
+        apart: traces stand in a file of their own, which only the generic adapter joins.
 
     Returns:
         None in place of the best where nothing reads a row.
@@ -168,7 +194,7 @@ def propose(
         own = _without_what_fails(try_reading(guess.source, again()), again)
         own = own if own.accepted else None
     trials = [*fixed, ("generic", own or Trial(bare, len(sample)))]
-    known = _known(fixed, sample, own)
+    known = None if apart and own is not None else _known(fixed, sample, own)
     best = try_reading(known.source, again()) if known is not None else own
     return best, trials
 
@@ -226,16 +252,16 @@ def _without_what_fails(trial: Trial, again: Callable[[], Iterator[Row]]) -> Tri
 
 def _guesses(rows: Sequence[Row]) -> Iterator[dict[str, object]]:
     """Columns and marks to try for the generic adapter."""
-    named = {kind: _named(rows, kind) for kind in _NAMES}
-    texts = [c for c in _columns(rows) if _median_length(rows, c) > 0]
+    named = {kind: named_like(rows, kind) for kind in _NAMES}
+    texts = [c for c in columns_of(rows) if median_length(rows, c) > 0]
     problems = [c for c in named["problem"] if c in texts]
     answers = [c for c in named["answer"] if c not in problems[:1] and _answers(rows, c)]
     rest = [c for c in texts if c not in named["id"]]
     if not problems:  # names say nothing: the longest text with a question, the shortest beside it
-        problems = sorted(rest, key=lambda c: (-_asks(rows, c), -_median_length(rows, c)))[:2]
+        problems = sorted(rest, key=lambda c: (-_asks(rows, c), -median_length(rows, c)))[:2]
     solved = any(_solves(rows, c, m) for c in named["trace"] for m in (None, HASHES, STATED))
     if not answers and not named["answer"] and not solved:
-        short = sorted(_columns(rows), key=lambda c: _median_length(rows, c))
+        short = sorted(columns_of(rows), key=lambda c: median_length(rows, c))
         taken = {*problems[:1], *named["id"], *named["trace"]}
         answers = [c for c in short if c not in taken and _answers(rows, c)][:2]
     traces = named["trace"] or [c for c in rest if c not in problems[:1] and c not in answers]
@@ -263,16 +289,18 @@ def _marked(
             yield {"columns": kept, "mark": mark}
 
 
-def _columns(rows: Sequence[Row]) -> list[str]:
+def columns_of(rows: Sequence[Row]) -> list[str]:
+    """The columns of all rows, in order."""
     return list(dict.fromkeys(str(name) for row in rows for name in row))
 
 
-def _named(rows: Sequence[Row], kind: str) -> list[str]:
-    by_name = {re.sub(r"\W+", "_", c.strip().lower()): c for c in reversed(_columns(rows))}
+def named_like(rows: Sequence[Row], kind: str) -> list[str]:
+    """Columns whose names are usual for this field, the likeliest first."""
+    by_name = {re.sub(r"\W+", "_", c.strip().lower()): c for c in reversed(columns_of(rows))}
     return [by_name[name] for name in _NAMES[kind].split() if name in by_name]
 
 
-def _median_length(rows: Sequence[Row], column: str) -> float:
+def median_length(rows: Sequence[Row], column: str) -> float:
     """Characters of a column's texts, numbers included; 0 for anything else."""
     cells = [row.get(column) for row in rows if row.get(column) not in (None, "")]
     lengths = [
@@ -322,80 +350,6 @@ def _is_id(rows: Sequence[Row], column: str) -> bool:
 
 def _is_flag(rows: Sequence[Row], column: str) -> bool:
     return all(truth(row.get(column)) is not None or row.get(column) is None for row in rows)
-
-
-# --- traces in a file of their own --------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Joined:
-    """How traces of another file join: their columns, and how many found their problem."""
-
-    columns: dict[str, str]
-    mark: str | None
-    traces: int
-    found: int
-    right: int
-    first_without: str = ""
-
-    def line(self) -> str:
-        """One line of `hapo data peek`."""
-        by = "id" if "problem_id" in self.columns else "the problem's text"
-        without = f"; the first without one: {self.first_without}" if self.first_without else ""
-        return (
-            f"{self.found} of {self.traces} traces find their problem by {by}, "
-            f"{self.right} end in its answer{without}"
-        )
-
-
-def propose_join(best: Trial, rows: Iterable[Row], traces: Sequence[Row]) -> Joined | None:
-    """How a table of traces joins the problems; None where it has no text or key for it."""
-    by_id, by_text = dict[str, str](), dict[bytes, str]()
-    adapter = find_adapter("peek", best.source)
-    for row in rows:
-        try:
-            parts = adapter.read(row)
-        except RowFault:
-            continue
-        by_text[exact_key(normalise(parts.problem))] = parts.answer
-        if parts.key is not None:
-            by_id[parts.key] = parts.answer
-    texts = [c for c in _named(traces, "trace") if _median_length(traces, c) > 0]
-    found: list[Joined] = []
-    for text in texts:
-        for key in _columns(traces):
-            if key == text:
-                continue
-            for mark in MARKS:
-                found.append(_join(traces, text, key, "problem_id", by_id.get, mark))
-                at_text = _join(
-                    traces, text, key, "problem",
-                    lambda cell: by_text.get(exact_key(normalise(cell))), mark,
-                )  # fmt: skip
-                found.append(at_text)
-    best_join = max(found, key=lambda j: (j.found, j.right), default=None)
-    return best_join if best_join is not None and best_join.found else None
-
-
-def _join(
-    rows: Sequence[Row], text: str, key: str, field_: str,
-    gold_of: Callable[[str], str | None], mark: str | None,
-) -> Joined:  # fmt: skip
-    found = right = 0
-    first = ""
-    finder = parse_mark(mark or "box", "peek")
-    for number, row in enumerate(rows, start=1):
-        try:
-            cell = key_text(row.get(key)) or ""
-        except RowFault:
-            cell = ""
-        gold = gold_of(cell) if cell else None
-        if gold is None:
-            first = first or f"row {number}, {cell[:40]!r}"
-            continue
-        found += 1
-        right += _same(extract_answer(finder.boxed(str(row.get(text)))).answer, gold)
-    return Joined({field_: key, "trace": text}, mark, len(rows), found, right, first)
 
 
 # --- YAML ---------------------------------------------------------------------------------------
