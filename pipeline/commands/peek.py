@@ -7,12 +7,14 @@ from itertools import islice
 
 from hapo_core.errors import HapoError
 from pipeline.config import TableSource
-from pipeline.curate.propose import Trial, as_yaml, propose
-from pipeline.curate.propose_join import Joined, propose_join
+from pipeline.curate.join import Joined, propose_join
+from pipeline.curate.propose import propose
+from pipeline.curate.source_yaml import as_yaml
 from pipeline.curate.sources.files import expand
 from pipeline.curate.sources.generic import FIELDS
 from pipeline.curate.sources.record import Row, RowFault
 from pipeline.curate.sources.table import find_adapter, open_rows
+from pipeline.curate.trial import Trial
 
 _OF_HUB = 20_000
 """Rows of a hub dataset that a proposal is checked on."""
@@ -107,8 +109,8 @@ def _advice(best: Trial, joined: Joined | None) -> Iterator[str]:
         yield f"WARNING {len(rows)} {what}; curate drops them: {'; '.join(rows[:3])}"
     if joined is not None:
         if joined.empty:
-            rows = ", ".join(map(str, joined.empty[:12]))
-            yield f"WARNING curate refuses traces without text: remove rows {rows}"
+            rows = list(map(str, joined.empty[:12]))
+            yield f"WARNING curate refuses traces without text: remove rows {', '.join(rows)}"
         if joined.bare:
             yield f"WARNING {len(joined.bare)} traces mark no answer (the first in row "
             yield f"        {joined.bare[0]}): mark: last_number takes their last number for it"

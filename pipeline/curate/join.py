@@ -1,4 +1,4 @@
-"""Traces in a file of their own: by which columns they join the problems of a proposal."""
+"""How traces in a file of their own find their problems, for `hapo data peek`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from hapo_core.verify import extract_answer
-from pipeline.curate.propose import (
-    MARKS,
-    Trial,
-    columns_of,
-    median_length,
-    named_like,
-    same_answer,
-)
-from pipeline.curate.sources.adapters import key_text
+from pipeline.curate.columns import MARKS, columns_of, median_length, named
+from pipeline.curate.sources.cells import key_text
 from pipeline.curate.sources.marks import LAST_NUMBER, parse_mark
 from pipeline.curate.sources.record import Row, RowFault
 from pipeline.curate.sources.table import find_adapter
 from pipeline.curate.text import exact_key, normalise
+from pipeline.curate.trial import Trial, same_answer
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ def propose_join(best: Trial, rows: Iterable[Row], traces: Sequence[Row]) -> Joi
         by_text[exact_key(normalise(parts.problem))] = parts.answer
         if parts.key is not None:
             by_id[parts.key] = parts.answer
-    texts = [c for c in named_like(traces, "trace") if median_length(traces, c) > 0]
+    texts = [c for c in named(traces, "trace") if median_length(traces, c) > 0]
     found: list[Joined] = []
     for text in texts:
         for key in columns_of(traces):
@@ -83,8 +77,8 @@ def _lacking(rows: Sequence[Row], best: Joined) -> dict[str, tuple[int, ...]]:
     marks = [parse_mark(mark or "box", "peek") for mark in MARKS if mark != LAST_NUMBER]
     empty, bare = list[int](), list[int]()
     for number, row in enumerate(rows, start=1):
-        texts = [row.get(best.columns["trace"])]
-        texts = list(texts[0]) if isinstance(texts[0], list) else texts
+        cell = row.get(best.columns["trace"])
+        texts = list(cell) if isinstance(cell, list) else [cell]
         if not any(isinstance(text, str) and text.strip() for text in texts):
             empty.append(number)
         elif not any(mark.find(str(text)) for mark in marks for text in texts):
@@ -109,7 +103,5 @@ def _join(
             first = first or f"row {number}, {cell[:40]!r}"
             continue
         found += 1
-        if not row.get(text):
-            continue
         right += same_answer(extract_answer(finder.boxed(str(row.get(text)))).answer, gold)
     return Joined({field_: key, "trace": text}, mark, len(rows), found, right, first)
