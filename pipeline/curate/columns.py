@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from statistics import median
 
 from pipeline.curate.sources.cells import answer_text, key_text
@@ -23,6 +24,12 @@ NAMES = {
     "label": "label correct is_correct",
 }
 """Our field -> names that others give it, the likeliest first."""
+_KINDS: dict[str, tuple[type, ...]] = {
+    "id": (str, int, float, Decimal, list),
+    "answer": (str, int, float, Decimal, list),
+    "trace": (str, list),
+}
+"""What cells of a kind are; all others are texts."""
 MARKS = (None, HASHES, STATED, LAST_NUMBER)
 """None is the box. The last is for traces whose answer is known from a column."""
 _BESIDE = 20
@@ -55,9 +62,8 @@ def asks(rows: Sequence[Row], column: str) -> float:
 
 
 def holds_answers(rows: Sequence[Row], column: str) -> bool:
-    """Whether most cells are answers, and no solutions that mark one; `label` may also be a flag
-    of a trace."""
-    if column in named(rows, "label") and is_flag(rows, column):
+    """Whether most cells are answers, and no solutions that mark one."""
+    if _is_label(rows, column):
         return False
     good = 0
     for row in rows:
@@ -77,11 +83,21 @@ def first_named(rows: Sequence[Row], kind: str, taken: Sequence[str] = ()) -> st
 
 
 def _fits(rows: Sequence[Row], column: str, kind: str) -> bool:
-    if kind == "answer":
-        return holds_answers(rows, column)
-    kinds = {"id": str | int | float, "trace": str | list}.get(kind, str)
+    """Whether most cells, of an id all, can be of this kind. What is wrong with the others is said
+    row by row when they are read."""
+    if kind == "answer" and _is_label(rows, column):
+        return False
+    if kind == "answer" and any(holds_solutions(rows, column, m) for m in (None, HASHES, STATED)):
+        return False
     cells = [row[column] for row in rows if row.get(column) not in (None, "")]
-    return all(isinstance(cell, kinds) for cell in cells)
+    kinds = _KINDS.get(kind, (str,))
+    good = sum(isinstance(c, kinds) and not isinstance(c, bool) for c in cells)
+    return good == len(cells) if kind == "id" else 2 * good > len(cells) or not cells
+
+
+def _is_label(rows: Sequence[Row], column: str) -> bool:
+    """A column called `label` may hold answers, or say of traces whether they are right."""
+    return column in named(rows, "label") and is_flag(rows, column)
 
 
 def holds_solutions(rows: Sequence[Row], column: str, mark: str | None) -> bool:
