@@ -41,6 +41,7 @@ from pipeline.build.verifier import verifier_settings
 from pipeline.config import Loggers, Params
 from pipeline.dependencies.provenance import begin
 from pipeline.flows.observer import Observer
+from pipeline.show.alarm import alarm_words
 from pipeline.show.loggers import Curves
 from pipeline.show.rounds_page import RoundsPage
 from pipeline.train import rows as records
@@ -54,7 +55,8 @@ from pipeline.train.checkpoint import (
     write_state,
 )
 from pipeline.train.difficulty import within_band
-from pipeline.train.probe import Probe, load_probe
+from pipeline.train.listening import Listening
+from pipeline.train.probe import Probe, load_probe, load_watched
 from pipeline.train.processes import NoEngine
 from pipeline.train.round import RoundLoop, first_rank_generates
 from pipeline.train.start import same_run, start_of
@@ -62,9 +64,8 @@ from pipeline.train.start import same_run, start_of
 
 def inputs_of(params: Params) -> list[Path]:
     """The files of the curated data that training reads: other benchmarks are none of them."""
-    probe = params.train.probe_benchmark
     files = [DATA / "problems.parquet", DATA / "traces.parquet"]
-    return files + ([DATA / "benchmarks" / f"{probe}.parquet"] if probe is not None else [])
+    return files + [DATA / "benchmarks" / f"{name}.parquet" for name in params.train.watched]
 
 
 class Segment:
@@ -146,6 +147,7 @@ class Segment:
             self.observer,
             ranks,
             self.parts,
+            Listening.of(params, self.method.gate.state, self.watched),
         )
         self.page = RoundsPage(self.observer, self.name, before)
         for row in before:
@@ -158,7 +160,9 @@ class Segment:
         self.probe: Probe | None = load_probe(params, DATA)
         self.probed: str | None = None
         """What the probe found last, as people read it."""
-        asked = [*self.data.prompts.values(), *(self.probe.benchmark.prompts if self.probe else ())]
+        self.watched = load_watched(params, DATA)
+        measured = [*([self.probe] if self.probe else []), *self.watched.values()]
+        asked = [*self.data.prompts.values(), *(p for m in measured for p in m.benchmark.prompts)]
         self.engine: Engine = NoEngine()
         if self.ranks.first or not first_rank_generates(params):
             self.engine = rollout_engine(
@@ -227,8 +231,10 @@ class Segment:
             done.extra_rows,
             done.surprise_tokens,
         )
-        shown = row | done.probe
+        shown = row | done.probe | done.heard
         self._note_probe(shown)
+        if (spoken := self.loop.listening.spoken) and spoken.round == index + 1:
+            self.observer.log(alarm_words(spoken), logging.WARNING)
         self.loop.timed("save", self._save, index, planned, shown, direct=True)
         seconds = time.monotonic() - began
         self._show(index, planned, whole(row, "generated_tokens"), seconds)
