@@ -7,7 +7,7 @@ it returns and resumes it after a kill.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from hapo_core.methods.base import Method
 from hapo_core.metrics import UpdateMetrics
 from hapo_core.objective import Objective
 from hapo_core.prompt_order import prompts_of_round
-from hapo_core.rollout import Engine, Prompt, Rollout
+from hapo_core.rollout import Engine, Prompt, Rollout, Sampling
 from hapo_core.rows import likelihood_row
 from hapo_core.surprise import P_MIN, Surprise, surprise
 from hapo_core.update import Updater, supervised
@@ -42,6 +42,23 @@ T = TypeVar("T")
 def first_rank_generates(params: Params) -> bool:
     """Servers answer the first rank alone; with `hf` every rank generates with its own model."""
     return params.rollout.engine != "hf"
+
+
+class NoEngine:
+    """The engine of ranks whose rollouts come from the first rank's servers."""
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, seed: int, round_index: int
+    ) -> Iterator[Rollout]:
+        """Nothing: these ranks are given no prompts."""
+        assert not prompts
+        return iter(())
+
+    def policy_changed(self) -> None:
+        """The first rank tells its servers."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 @dataclass(frozen=True)

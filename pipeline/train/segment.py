@@ -57,8 +57,7 @@ from pipeline.train.checkpoint import (
 from pipeline.train.difficulty import within_band
 from pipeline.train.listening import Listening
 from pipeline.train.probe import Probe, load_probe, load_watched
-from pipeline.train.processes import NoEngine
-from pipeline.train.round import RoundLoop, first_rank_generates
+from pipeline.train.round import NoEngine, RoundLoop, first_rank_generates
 from pipeline.train.start import same_run, start_of
 
 
