@@ -44,7 +44,10 @@ _TRIED = 200
 
 
 def propose(
-    source: TableSource, sample: Sequence[Row], again: Callable[[], Iterator[Row]]
+    source: TableSource,
+    sample: Sequence[Row],
+    again: Callable[[], Iterator[Row]],
+    apart: bool = False,
 ) -> tuple[Trial | None, list[tuple[str, Trial]]]:
     """(the best way to read the source, every adapter with what it makes of the sample).
 
@@ -52,6 +55,7 @@ def propose(
         source: where the rows are; its adapter, columns and mark are not looked at.
         sample: its first rows.
         again: all rows that the proposal is checked on, from the first.
+        apart: traces stand in a file of their own, which only the generic adapter joins.
 
     Returns:
         None in place of the best where nothing reads a row.
@@ -69,7 +73,7 @@ def propose(
         own = _without_what_fails(try_reading(guess.source, again()), again)
         own = own if own.accepted else None
     trials = [*fixed, ("generic", own or Trial(bare, len(sample)))]
-    known = _known(fixed, sample, own)
+    known = None if apart and own is not None else _known(fixed, sample, own)
     best = try_reading(known.source, again()) if known is not None else own
     return best, trials
 
@@ -137,7 +141,8 @@ def _guesses(rows: Sequence[Row]) -> Iterator[dict[str, object]]:
     solved = any(
         holds_solutions(rows, c, m) for c in by_kind["trace"] for m in (None, HASHES, STATED)
     )
-    if not answers and not by_kind["answer"] and not solved:
+    other = [c for c in by_kind["answer"] if c not in by_kind["label"]]
+    if not answers and not other and not solved:
         short = sorted(columns_of(rows), key=lambda c: median_length(rows, c))
         taken = {*problems[:1], *by_kind["id"], *by_kind["trace"]}
         answers = [c for c in short if c not in taken and holds_answers(rows, c)][:2]
@@ -159,7 +164,7 @@ def _marked(
     ids = [c for c in by_kind["id"] if c not in columns.values()]
     columns["id"] = next((c for c in ids if is_id(rows, c)), None)
     for flag in ("cut", "label") if trace else ():
-        columns[flag] = next((c for c in by_kind[flag] if is_flag(rows, c)), None)
+        columns[flag] = next((c for c in by_kind[flag] if c != answer and is_flag(rows, c)), None)
     kept = {ours: theirs for ours, theirs in columns.items() if theirs is not None}
     for mark in MARKS if trace else (None,):
         if answer is not None or (mark != LAST_NUMBER and holds_solutions(rows, str(trace), mark)):
