@@ -26,13 +26,15 @@ from hapo_core.errors import ConfigError
 
 T = TypeVar("T")
 PATIENCE = "HAPO_COLLECTIVE_SECONDS"
-"""Environment variable: how long a collective of the update may take (default 900)."""
+"""Environment variable: how long a collective of the update may take (default 900), and how long
+the launcher of ranks waits for one that is stopped."""
 STORE = "HAPO_STORE"
 """Environment variable: the file through which ranks of one machine find one another. It stands in
 for a server that would listen on all interfaces (pytorch/pytorch#173909)."""
 _WAIT = timedelta(hours=12)
 """For ranks that wait while the first one measures or its servers generate. They wait on gloo
-sockets: a process that ends, however it ends, closes its own and frees them at once."""
+sockets: a process that ends, however it ends, closes its own and frees them at once. One that is
+stopped is found by the launcher of ranks (`pipeline.train.launch`)."""
 _waits: dist.ProcessGroup | None = None
 
 
@@ -103,14 +105,14 @@ def join(device: str) -> Ranks:
     global _waits
     shared = os.environ.get(STORE)
     if shared is None:  # torchrun: the rendezvous, and the interface, that its caller named
-        dist.init_process_group(backend, timeout=_patience())
+        dist.init_process_group(backend, timeout=patience())
     else:
         for interface in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(interface, loopback())
         count, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
         store = dist.FileStore(shared, count)  # type: ignore[attr-defined]
         dist.init_process_group(
-            backend, timeout=_patience(), store=store, rank=rank, world_size=count
+            backend, timeout=patience(), store=store, rank=rank, world_size=count
         )
     _waits = dist.new_group(backend="gloo", timeout=_WAIT)
     return Ranks(dist.get_rank(), dist.get_world_size())
@@ -122,8 +124,12 @@ def loopback() -> str:
     return next((name for name in names if name in ("lo", "lo0")), "lo")
 
 
-def _patience() -> timedelta:
-    """One that hangs, or a machine that is gone without a word, is given up after this time."""
+def patience() -> timedelta:
+    """After what time a process that stands still, or a silent machine, is given up.
+
+    Raises:
+        ConfigError: HAPO_COLLECTIVE_SECONDS is no such number.
+    """
     text = os.environ.get(PATIENCE, "900")
     try:
         seconds = float(text)

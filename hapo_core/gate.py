@@ -14,6 +14,7 @@ from fractions import Fraction
 
 from hapo_core.errors import ConfigError
 from hapo_core.rng import Purpose, generator, uniforms
+from hapo_core.surprise import too_surprising
 
 
 class Evidence(StrEnum):
@@ -52,6 +53,8 @@ class Decision(StrEnum):
     """Every known rollout was right: never injected, whatever gamma is."""
     HELD_OUT = "held_out"
     """The gate was open, there was a trace, and a draw left it out, to measure what help does."""
+    REFUSED = "refused"
+    """The gate was open, but the trace surprises the policy more than `max_surprise` allows."""
     NO_TRACE = "no_trace"
     """The gate was open, but the prompt has no usable trace."""
     UNKNOWN = "unknown"
@@ -136,6 +139,9 @@ class GateSpec:
     holdout: float = 0.0
     """Probability that an open gate stays shut (METHOD 9): all of METHOD 4's probabilities are
     multiplied by 1 - holdout."""
+    max_surprise: float = math.inf
+    """Nats a token by which a trace may surprise the policy more than its own rollouts do; above
+    it the gate stays shut (METHOD 9)."""
 
 
 @dataclass(frozen=True)
@@ -244,6 +250,10 @@ class Gate:
             return False
         draw = uniforms(1, self._seed, Purpose.HOLDOUT, round_index, prompt_id)
         return bool(draw[0] < self.spec.holdout)
+
+    def refuses(self, excess: float | None) -> bool:
+        """Whether a trace is too surprising to enter; `excess`: `Group.excess_surprise`."""
+        return too_surprising(excess, self.spec.max_surprise)
 
     def _before(self, old: Posterior | None) -> tuple[float, float]:
         spec = self.spec

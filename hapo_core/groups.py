@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,7 @@ from hapo_core.graded import Graded
 from hapo_core.objective import Objective, TrainRow
 from hapo_core.rng import Purpose, generator
 from hapo_core.rollout.protocol import Prompt, Rollout
+from hapo_core.surprise import P_MIN, Surprise, surprise
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,14 @@ class Group:
     first tokens of the trace (`Rollout.prefix`): a rollout of them holds the policy's own tokens,
     its text and its reward are those of the whole response. They are not among `samples`: S, the
     success rate and the gate never see what the policy reached with a teacher's head start.
+    `surprise`: of the trace, under the policy that sampled; None where it was not measured.
     """
 
     prompt: Prompt
     samples: tuple[Graded, ...]
     trace: Trace | None
     continuations: tuple[Graded, ...] = ()
+    surprise: Surprise | None = None
 
     @property
     def rollouts(self) -> tuple[Rollout, ...]:
@@ -80,6 +84,21 @@ class Group:
     def known(self) -> int:
         """Rollouts with a known reward."""
         return sum(1 for s in self.samples if s.reward is not None)
+
+    @property
+    def own_surprise(self) -> float | None:
+        """What the policy's own rollouts surprise it by: mean over them of their trimmed mean
+        nats a token, from the sampler's log-probs; None without any."""
+        own = [surprise(s.rollout.logprobs, P_MIN).nll for s in self.samples if s.rollout.logprobs]
+        return math.fsum(own) / len(own) if own else None
+
+    @property
+    def excess_surprise(self) -> float | None:
+        """Nats a token by which the trace surprises more than the own rollouts (METHOD 9); None
+        where either was not measured."""
+        if self.surprise is None or (own := self.own_surprise) is None:
+            return None
+        return self.surprise.nll - own
 
     @property
     def mixed(self) -> bool:

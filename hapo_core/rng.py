@@ -32,6 +32,7 @@ class Purpose(StrEnum):
     EXPERT_ORDER = "expert-order"
     TRACES = "traces"
     TRACE_TURN = "trace-turn"
+    TRACE_TIE = "trace-tie"
     HOLDOUT = "holdout"
 
 

@@ -13,6 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from hapo_core.rng import Purpose, generator
+
+P_MIN = 0.001
+"""A token of a lower probability counts as impossible."""
+DIGITS = 6
+"""Decimals of nats in which surprises are compared: how a batch was split, padded or ordered moves
+a log-prob by about 1e-7, and must decide nothing."""
+
 LOWEST, HIGHEST = 0.1, 0.02
 """Shares of a trace's tokens that the trimmed mean leaves out: the most and the least expected."""
 
@@ -45,3 +53,19 @@ def trimmed_mean(values: npt.NDArray[np.float64]) -> float:
     ordered = np.sort(values)
     low, high = math.floor(LOWEST * len(ordered)), math.floor(HIGHEST * len(ordered))
     return float(ordered[low : len(ordered) - high].mean())
+
+
+def likeliest(found: Sequence[Surprise], seed: int, round_index: int, prompt_id: str) -> int:
+    """Index of the trace that the policy is least surprised by: the lowest trimmed mean; equal
+    ones by chance, keyed by prompt and round (METHOD 8)."""
+    nats = [round(one.nll, DIGITS) for one in found]
+    lowest = [i for i, value in enumerate(nats) if value == min(nats)]
+    if len(lowest) == 1:
+        return lowest[0]
+    draw = generator(seed, Purpose.TRACE_TIE, round_index, prompt_id)
+    return lowest[int(draw.integers(len(lowest)))]
+
+
+def too_surprising(excess: float | None, limit: float) -> bool:
+    """Whether a trace lies above `limit` nats a token; what is not known is not refused."""
+    return excess is not None and round(excess, DIGITS) > limit

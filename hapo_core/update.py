@@ -120,6 +120,16 @@ class Updater:
         self.model.eval()
         return together(self.ranks.all_gather(metrics))
 
+    def score(self, rows: Sequence[TrainRow], objective: Objective) -> list[torch.Tensor]:
+        """log-probs of the rows' responses under the present policy, without a gradient: float32
+        [response tokens] each, on the CPU, in the order of the rows. All ranks have them all."""
+        mine = self.ranks.share(_by_length(rows, range(len(rows))))
+        ready_to_train(self.model)
+        own = {i: logp.cpu() for i, logp in self._now(rows, mine, objective).items()}
+        self.model.eval()
+        found = {i: logp for part in self.ranks.all_gather(own) for i, logp in part.items()}
+        return [found[i] for i in range(len(rows))]
+
     def gradient(
         self,
         planned: Sequence[PlannedGroup],

@@ -134,6 +134,8 @@ class ReinforcementMethod:
         decision = self.admits(group, reading) if group.known else Decision.UNKNOWN
         if decision is Decision.INJECTED and group.trace is None:
             decision = Decision.NO_TRACE
+        if decision is Decision.INJECTED and self.gate.refuses(group.excess_surprise):
+            decision = Decision.REFUSED
         if decision is Decision.INJECTED and self.gate.holds_out(prompt_id, round_index):
             decision = Decision.HELD_OUT
         return self.assemble(group, decision, reading, round_index)

@@ -95,6 +95,14 @@ GROUPS = _schema(
     decision=_TEXT,  # hapo_core.gate.Decision
     dead=_BOOL,  # no row learns from a reward or the teacher (an entropy bonus is no signal)
 )
+# Further columns of GROUPS where the surprise of traces is measured (METHOD 9).
+SURPRISE = _schema(
+    trace_id=(_TEXT, True),  # the trace of the visit; null without a usable one
+    surprise=(_FLOAT, True),  # of the trace: trimmed mean nats a token
+    impossible=(_FLOAT, True),  # share of its tokens with p < .001
+    own_surprise=(_FLOAT, True),  # of the own rollouts: mean of their trimmed means
+    refused=_BOOL,  # surprise - own_surprise lies above gate.max_surprise
+)
 DIFFICULTY = _schema(
     problem_id=_TEXT,
     samples=_INT,  # responses of the starting policy
@@ -176,8 +184,7 @@ def write_table(rows: Sequence[Row], schema: pa.Schema, path: Path) -> None:
     Raises:
         DataError: naming the column and row that do not fit the schema.
     """
-    if schema is ROUNDS:
-        schema = _with_metrics(schema, {name for row in rows for name in row})
+    schema = _as_given(schema, {name for row in rows for name in row})
     columns = {name: [row.get(name) for row in rows] for name in schema.names}
     for row in rows[:1]:
         unknown = set(row) - set(schema.names)
@@ -267,8 +274,7 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
             where=str(path),
             remedy=mend_of(path),
         ) from error
-    if schema is ROUNDS:
-        schema = _with_metrics(schema, table.schema.names)
+    schema = _as_given(schema, table.schema.names)
     if not table.schema.equals(schema):
         raise DataError(
             f"the table has other columns than declared: {_difference(table.schema, schema)}",
@@ -283,9 +289,14 @@ def more_metrics(names: Iterable[str]) -> list[str]:
     return sorted(set(names) - set(ROUNDS.names))
 
 
-def _with_metrics(schema: pa.Schema, names: Iterable[str]) -> pa.Schema:
-    for name in more_metrics(names):
-        schema = schema.append(pa.field(name, _FLOAT))
+def _as_given(schema: pa.Schema, names: Iterable[str]) -> pa.Schema:
+    """The schema with the further columns that a table of these names may have."""
+    if schema is ROUNDS:
+        for name in more_metrics(names):
+            schema = schema.append(pa.field(name, _FLOAT))
+    elif schema is GROUPS and not set(SURPRISE.names).isdisjoint(names):
+        for field in SURPRISE:
+            schema = schema.append(field)
     return schema
 
 

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +17,7 @@ from hapo_core.gate import Decision
 from hapo_core.graded import Graded
 from hapo_core.groups import Group, Trace
 from hapo_core.rollout import Finish, Prompt, Rollout
+from hapo_core.surprise import Surprise
 from pipeline.artifacts import MANIFEST, SCRATCH
 from pipeline.artifacts.places import POLICIES
 from pipeline.artifacts.tables import GROUPS, ROLLOUTS, ROUNDS, read_frame
@@ -137,9 +138,32 @@ def stored_groups(
     """The groups of a round (counted from 1), as the method got them."""
     frame = read_frame(tables.rollouts[number], ROLLOUTS)
     by_prompt = dict(tuple(frame.groupby("prompt_id", sort=False)))
-    order = tables.groups.loc[tables.groups["round"] == number, "prompt_id"]
+    part = tables.groups[tables.groups["round"] == number]
+    order, seen = part["prompt_id"], _measured(part, data)
     traces = {i: trace_of_visit(data, i, max_tokens, seed, number - 1) for i in order}
-    return [_group(data.prompts[i], by_prompt[i], traces[i]) for i in order]
+    groups = [_group(data.prompts[i], by_prompt[i], traces[i]) for i in order]
+    if not seen:
+        return groups
+    return [
+        replace(g, trace=trace, surprise=found)
+        for g, (trace, found) in zip(groups, (seen[i] for i in order), strict=True)
+    ]
+
+
+def _measured(
+    groups: pd.DataFrame, data: TrainSet
+) -> dict[str, tuple[Trace | None, Surprise | None]]:
+    """The trace of each visit and its surprise, where it was measured."""
+    if "surprise" not in groups:
+        return {}
+    found: dict[str, tuple[Trace | None, Surprise | None]] = {}
+    for row in groups.to_dict("records"):
+        prompt_id = str(row["prompt_id"])
+        known = {trace.trace_id: trace for trace in data.traces.get(prompt_id, ())}
+        trace = known.get(str(row["trace_id"]))
+        nats = Surprise(float(row["impossible"]), float(row["surprise"])) if trace else None
+        found[prompt_id] = (trace, nats)
+    return found
 
 
 def _group(prompt: Prompt, rows: pd.DataFrame, trace: Trace | None) -> Group:

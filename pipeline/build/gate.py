@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hapo_core.gate import (
     AdaptiveThreshold,
     ConstantThreshold,
@@ -41,6 +43,7 @@ def as_spec(gate: c.Gate) -> GateSpec:
         forgetting=gate.forgetting,
         correlation=gate.correlation,
         holdout=gate.holdout,
+        max_surprise=math.inf if gate.max_surprise is None else gate.max_surprise,
     )
 
 

@@ -110,10 +110,10 @@ def _measure(params: Params, name: str) -> None:
     from hapo_core.rollout.vllm.engine import VLLMEngine
     from pipeline.flows.observer import Observer
     from pipeline.flows.silent import SilentObserver
-    from pipeline.train import processes
+    from pipeline.train.launch import stay_with_launcher
     from pipeline.train.segment import Segment
 
-    processes.stay_with_launcher()
+    stay_with_launcher()
     ranks = join(params.compute.device)
     observer = Observer(f"train@{name}") if ranks.first else SilentObserver(f"train@{name}")
     segment = Segment(params, name, observer, ranks)
@@ -145,12 +145,10 @@ def main() -> None:
     parser.add_argument("--segment", required=True)
     name = parser.parse_args().segment
     params = load_params()
-    from pipeline.train import processes
+    from pipeline.train.launch import is_rank, launch
 
-    if params.compute.processes > 1 and not processes.is_rank():
-        processes.launch(
-            params.compute.processes, "pipeline.checks.round_profile", "--segment", name
-        )
+    if params.compute.processes > 1 and not is_rank():
+        launch(params.compute.processes, "pipeline.checks.round_profile", "--segment", name)
     else:
         _measure(params, name)
 

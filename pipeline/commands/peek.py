@@ -7,11 +7,14 @@ from itertools import islice
 
 from hapo_core.errors import HapoError
 from pipeline.config import TableSource
-from pipeline.curate.propose import Joined, Trial, as_yaml, propose, propose_join
+from pipeline.curate.join import Joined, propose_join
+from pipeline.curate.propose import propose
+from pipeline.curate.source_yaml import as_yaml
 from pipeline.curate.sources.files import expand
 from pipeline.curate.sources.generic import FIELDS
 from pipeline.curate.sources.record import Row, RowFault
 from pipeline.curate.sources.table import find_adapter, open_rows
+from pipeline.curate.trial import Trial
 
 _OF_HUB = 20_000
 """Rows of a hub dataset that a proposal is checked on."""

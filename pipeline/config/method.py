@@ -64,6 +64,13 @@ class Gate(Section):
     holdout: float = Field(default=0.0, ge=0, lt=1, exclude_if=lambda h: h == 0)
     """Share of the injections, drawn at random, that are left out to measure what help does: the
     report compares both at the prompts' next visits (METHOD 9)."""
+    max_surprise: float | None = Field(
+        default=None, allow_inf_nan=False, exclude_if=lambda m: m is None
+    )
+    """Nats a token by which a trace may surprise the policy more than its own rollouts of the same
+    group do (below 0: it must surprise less). Above it the gate stays shut for this trace, and the
+    round's tables say so. Unset: every trace may enter (METHOD 9; docs/gates.md: finding a bound).
+    """
     allow_unreachable: bool = False
     """Accept a gamma outside the reachable range of c (an always- or never-open gate)."""
 
@@ -91,6 +98,14 @@ class _Teacher(Section):
     baseline: Literal["joint", "own"] = Field(default="joint", exclude_if=lambda b: b == "joint")
     """What the rollouts of an injected group are compared with: the trace among them (METHOD 3),
     or each other (METHOD 9)."""
+    trace_choice: Literal["turn", "likeliest"] = Field(
+        default="turn", exclude_if=lambda c: c == "turn"
+    )
+    """Which of several usable traces a visit may use: one by chance, or the one that the present
+    policy is least surprised by (METHOD 9; a forward pass over the traces of the round)."""
+    measure_surprise: bool = Field(default=False, exclude_if=lambda m: not m)
+    """Record how far each trace of a round surprises the policy, whatever else is set; the same
+    forward pass. `trace_choice: likeliest` and `gate.max_surprise` record it anyway."""
 
 
 class _Objective(Section):

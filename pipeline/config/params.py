@@ -183,6 +183,15 @@ class Params(Section):
             )
         if self.gate.holdout and entry.teaching is not Teaching.GATED:
             raise ValueError(f"gate.holdout: method {method} does not ask the gate; take it out")
+        if self.gate.max_surprise is not None and entry.teaching is not Teaching.GATED:
+            raise ValueError(
+                f"gate.max_surprise: method {method} does not ask the gate; take it out"
+            )
+        if self.measures_surprise and not entry.enters_groups:
+            key = "measure_surprise" if self.teacher.measure_surprise else "trace_choice"
+            raise ValueError(
+                f"teacher.{key}: the traces of method {method} enter no group; take it out"
+            )
         if self.teacher.baseline == "own" and not entry.replaces:
             raise ValueError(
                 f"teacher.baseline: method {method} puts no trace among the rollouts; take it out"
@@ -209,6 +218,13 @@ class Params(Section):
     def entry(self) -> MethodEntry:
         """The chosen method's entry: all that is known of it beside these parameters."""
         return methods()[self.method]
+
+    @property
+    def measures_surprise(self) -> bool:
+        """Whether a round measures how far its traces surprise the policy."""
+        teacher, limit = self.teacher, self.gate.max_surprise
+        chosen = teacher.trace_choice == "likeliest"
+        return chosen or limit is not None or teacher.measure_surprise
 
     @property
     def method_options(self) -> Any:

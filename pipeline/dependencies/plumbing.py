@@ -14,6 +14,7 @@ PLUMBING = {
     "pipeline.dependencies": "what is hashed here is compared, not computed with",
     "pipeline.config": "it counts by its values: the lock holds all parameters with their defaults",
     "pipeline.build.teacher": "refuses a run without usable traces, or warns; it changes no row",
+    "pipeline.train.launch": "starts processes; how many there are is a parameter",
     "pipeline.artifacts": "how files become whole; tables, columns, tensors and moments count",
 }
 """Module, or room, and why it is left out of every stage's lock."""

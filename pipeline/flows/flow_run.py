@@ -8,35 +8,34 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
-import os
 import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar, cast
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from prefect import Task, flow
 from prefect.artifacts import MarkdownArtifact, TableArtifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun as PrefectFlowRun
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, SyncClientContext
 from prefect.events.clients import PrefectEventsClient
 from prefect.events.worker import EventsWorker
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow
 from prefect.flows import Flow
 from prefect.logging import get_run_logger
-from prefect.states import Cancelled, Failed, Pending
+from prefect.states import Cancelled, Failed
 
 from hapo_core.errors import HapoError
 from pipeline.flows.flow import flow_of
 from pipeline.flows.health import ask
 from pipeline.flows.logs import drained, quiet_logging
-from pipeline.flows.observer import PARENT, Observer, Once, warn
+from pipeline.flows.observer import Observer, Once, warn
+from pipeline.flows.register import create_flow_run
 from pipeline.system.secrets import hide
 
 T = TypeVar("T")
@@ -200,52 +199,11 @@ class FlowRun:
         stage: Flow[[], Any] = decorate(body)
         if self._run is None:
             async with get_client() as client:
-                self._run = await self._create_run(client, stage)
+                self._run = await create_flow_run(
+                    client, stage, self.name, self.tags, self._deployment
+                )
         engine = run_flow(stage, flow_run=self._run, return_type="state")
         await cast(Coroutine[Any, Any, Any], engine)
-
-    async def _create_run(self, client: PrefectClient, stage: Flow[[], Any]) -> PrefectFlowRun:
-        parent = os.environ.get(PARENT)
-        placeholder = None
-        if parent:
-            try:
-                await client.read_flow_run(UUID(parent))
-                placeholder = await client.create_task_run(
-                    Task(fn=_nothing, name=self.name),
-                    flow_run_id=UUID(parent),
-                    dynamic_key=uuid4().hex,
-                    name=self.name,
-                    state=Pending(),
-                )
-            except (ObjectNotFound, PrefectHTTPStatusError, ValueError) as error:
-                warn(f"no parent flow run {parent} on this server: {error}")
-        if self._deployment is not None:
-            return await client.create_flow_run_from_deployment(
-                await self._find_deployment(client, stage, self._deployment),
-                name=self.name,
-                tags=self.tags,
-                state=Pending(),
-            )
-        return await client.create_flow_run(
-            stage,
-            name=self.name,
-            tags=self.tags,
-            state=Pending(),
-            parent_task_run_id=placeholder.id if placeholder else None,
-        )
-
-    async def _find_deployment(
-        self, client: PrefectClient, stage: Flow[[], Any], name: str
-    ) -> UUID:
-        try:
-            return (await client.read_deployment_by_name(f"{stage.name}/{name}")).id
-        except ObjectNotFound:
-            return await client.create_deployment(
-                await client.create_flow(stage),
-                name,
-                tags=self.tags,
-                description="Runs by `hapo run`; `hapo serve` lets the UI start them too.",
-            )
 
     # --- the link ---
 
@@ -373,10 +331,6 @@ class FlowRun:
 
 class _Shown(Exception):
     """What Prefect is told of a call's error."""
-
-
-def _nothing() -> None:
-    """The placeholder in the parent flow; the stage's own flow run stands for it."""
 
 
 def _final_state(error: BaseException | None) -> State[Any] | None:

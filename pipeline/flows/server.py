@@ -17,8 +17,10 @@ from pipeline.flows.health import answers, without_proxy
 from pipeline.flows.observer import warn
 from pipeline.flows.server_home import (
     HOME,
+    PREFECT_SERVER,
     SERVER_AUTH,
     Server,
+    forget_failure,
     is_own,
     known_failure,
     make_password,
@@ -96,7 +98,7 @@ def start(root: Path = Path(), port: int | None = None) -> Server:
                 raise
             warn(f"Prefect's database was damaged; it lies at {aside}, and a new one begins")
             server = _start_once(home, port, auth)
-        write_record(root, server)
+        forget_failure(root)
         return server
 
 
@@ -180,6 +182,9 @@ def server_environment(home: Path, port: int, auth: str) -> dict[str, str]:
 def _start_once(home: Path, port: int, auth: str) -> Server:
     process = _launch(home, port, auth)
     server = Server(f"http://{HOST}:{port}", process.pid, auth)
+    # At once, so that it is found and stopped where this process is killed while it waits: a second
+    # server would work on the same database.
+    write_record(home.parents[1], server)
     try:
         _wait_healthy(process, server, home)
     except BaseException:
@@ -189,7 +194,7 @@ def _start_once(home: Path, port: int, auth: str) -> Server:
 
 
 def _launch(home: Path, port: int, auth: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "prefect", "server", "start"]
+    command = [sys.executable, "-m", *PREFECT_SERVER]
     command += ["--host", HOST, "--port", str(port)]
     with os.fdopen(open_log(home), "ab") as sink:
         return subprocess.Popen(

@@ -23,6 +23,8 @@ from pipeline.system.processes import alive
 HOME = Path(".hapo/prefect")
 DATABASE = "prefect.db"
 SERVER_AUTH = "PREFECT_SERVER_API_AUTH_STRING"
+PREFECT_SERVER = ("prefect", "server", "start")
+"""What `python -m` runs as a server."""
 _USER = "hapo"
 _FAILED = "failed.json"
 _LOG_BYTES = 5_000_000
@@ -92,11 +94,10 @@ def _private_text(path: Path) -> str | None:
 
 
 def write_record(root: Path, server: Server) -> None:
-    """Note the running server; never its password."""
+    """Note the server that was started; never its password."""
     path = root / HOME / "server.json"
     atomic_write_json(path, {"url": server.url, "pid": server.pid})
     path.chmod(0o600)
-    (root / HOME / _FAILED).unlink(missing_ok=True)
 
 
 def recorded(root: Path) -> Server | None:
@@ -126,6 +127,15 @@ def is_own(server: Server, root: Path, *, any_password: bool = False) -> bool:
         return True
     has_it = server.auth is not None and environment.get(SERVER_AUTH) == server.auth
     return has_it and _listener(server.port) in (None, os.getuid())
+
+
+def is_server(pid: int) -> bool:
+    """Whether the process was started as a Prefect server, of whatever project."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return words[1:5] == [b"-m", *(word.encode() for word in PREFECT_SERVER)]
 
 
 def _environment_of(pid: int) -> dict[str, str]:
@@ -160,6 +170,11 @@ def remember_failure(root: Path, error: HapoError) -> None:
     path = root / HOME / _FAILED
     atomic_write_json(path, {"what": error.what, "database": _stamp(root)})
     path.chmod(0o600)
+
+
+def forget_failure(root: Path) -> None:
+    """It has started."""
+    (root / HOME / _FAILED).unlink(missing_ok=True)
 
 
 def known_failure(root: Path) -> str | None:

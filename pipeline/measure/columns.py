@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hapo_core.errors import ConfigError, DataError
 from hapo_core.verify import extract_answer
 from pipeline.config.nearest import did_you_mean
-from pipeline.curate.sources.adapters import answer_text, key_text
+from pipeline.curate.sources.cells import answer_text, key_text
 from pipeline.curate.sources.files import LocatedRow
 from pipeline.curate.sources.record import Row, RowFault
 

@@ -163,6 +163,9 @@ def _why_never(data: ReportData) -> str:
     if decided.get("held_out"):
         share = percent(decided["held_out"] / groups)
         return f"The gate opened in {share} of groups, and `gate.holdout` left all of them out"
+    if decided.get("refused"):
+        share = percent(decided["refused"] / groups)
+        return f"The gate opened in {share} of groups, and their traces surprise too much to enter"
     if groups and decided.get("unknown") == groups:
         return "No rollout had a known reward, so the gate had nothing to read"
     if groups and decided.get("solved", 0) + decided.get("unknown", 0) == groups:
@@ -207,6 +210,12 @@ def _training_notes(data: ReportData) -> list[Note]:
     if lacking is not None and lacking > TRACE_LIMIT:
         text = f"In {percent(lacking)} of groups the teacher should have entered, but the problem "
         found.append(Note("warn", text + "has no usable trace; they stayed on-policy."))
+    if refused := history.decisions.get("refused"):
+        text = (
+            f"In {percent(refused / sum(history.decisions.values()))} of groups the gate opened, "
+        )
+        text += "but the trace surprises the policy more than `gate.max_surprise` allows; they "
+        found.append(Note("info", text + "stayed on-policy."))
     verdicts = sum(history.total(f"verdict_{v}") for v in UNKNOWN)
     rollouts = history.total("rollouts")
     if rollouts and verdicts / rollouts > UNKNOWN_LIMIT:

@@ -21,7 +21,7 @@ from prefect.schedules import Cron, Interval, Schedule
 
 from hapo_core.errors import ConfigError
 from pipeline.flows.names import project_tags
-from pipeline.flows.server_home import recorded
+from pipeline.flows.server_home import is_server
 from pipeline.run.clock import time_zone
 from pipeline.run.flow import hapo
 from pipeline.system.processes import children
@@ -31,9 +31,8 @@ class _Runner(Runner):
     """Prefect's, which on SIGTERM waits for the run that goes on: here the run is stopped too."""
 
     def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
-        own = recorded(Path())
         for pid in children():
-            if own is None or pid != own.pid:  # the server outlives whoever started it
+            if not is_server(pid):  # the server outlives whoever started it
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
         super().handle_sigterm(*args, **kwargs)

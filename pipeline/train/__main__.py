@@ -8,7 +8,7 @@ from hapo_core.distributed import join
 from pipeline.config import load_params
 from pipeline.flows.silent import SilentObserver
 from pipeline.flows.stage import run_stage, stage_main
-from pipeline.train import processes as several
+from pipeline.train.launch import is_rank, launch, stay_with_launcher
 from pipeline.train.segment import train_segment
 
 
@@ -20,10 +20,10 @@ def main() -> None:
     name = parser.parse_args().segment
     params = load_params()
     stage, processes = f"train@{name}", params.compute.processes
-    if processes > 1 and not several.is_rank():
-        several.launch(processes, "pipeline.train", "--segment", name)
+    if processes > 1 and not is_rank():
+        launch(processes, "pipeline.train", "--segment", name)
         return
-    several.stay_with_launcher()
+    stay_with_launcher()
     ranks = join(params.compute.device)
     if ranks.first:
         run_stage(stage, lambda observer: train_segment(params, name, observer, ranks))

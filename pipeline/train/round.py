@@ -7,7 +7,7 @@ it returns and resumes it after a kill.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,13 +15,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hapo_core.distributed import Ranks, unsharded
 from hapo_core.graded import Graded
-from hapo_core.groups import Extras, PlannedGroup, Request
+from hapo_core.groups import Extras, PlannedGroup, Request, Trace
 from hapo_core.methods import Phase
 from hapo_core.methods.base import Method
 from hapo_core.metrics import UpdateMetrics
 from hapo_core.objective import Objective
 from hapo_core.prompt_order import prompts_of_round
-from hapo_core.rollout import Engine, Rollout
+from hapo_core.rollout import Engine, Prompt, Rollout, Sampling
+from hapo_core.rows import likelihood_row
+from hapo_core.surprise import P_MIN, Surprise, surprise
 from hapo_core.update import Updater, supervised
 from hapo_core.verify import VerifierPool
 from pipeline.build.engine import training_sampling
@@ -41,6 +43,23 @@ def first_rank_generates(params: Params) -> bool:
     return params.rollout.engine != "hf"
 
 
+class NoEngine:
+    """The engine of ranks whose rollouts come from the first rank's servers."""
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, seed: int, round_index: int
+    ) -> Iterator[Rollout]:
+        """Nothing: these ranks are given no prompts."""
+        assert not prompts
+        return iter(())
+
+    def policy_changed(self) -> None:
+        """The first rank tells its servers."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
 @dataclass(frozen=True)
 class RoundDone:
     """What a round leaves for the tables.
@@ -49,6 +68,7 @@ class RoundDone:
         planned: groups with the gate's decision and their training rows.
         extra_rows: rows that trained beside the groups.
         probe: the probe's columns; empty where this round is not probed.
+        surprise_tokens: what measuring the surprise of traces cost; None where it is not measured.
     """
 
     phase: Phase
@@ -56,6 +76,7 @@ class RoundDone:
     metrics: UpdateMetrics
     extra_rows: int
     probe: dict[str, object]
+    surprise_tokens: int | None = None
 
 
 @dataclass
@@ -92,14 +113,21 @@ class RoundLoop:
         extras = self.method.take_extras(index)
         metrics = self.timed("update", self._update, planned, extras, phase, index)
         probe = self._probe(index)
-        return RoundDone(phase, planned, metrics, extras.rows, probe)
+        tokens = sampled.measured_tokens if self.params.measures_surprise else None
+        return RoundDone(phase, planned, metrics, extras.rows, probe, tokens)
 
     def _sample(self, ids: list[str], index: int) -> RoundGroups:
         """Ask the method what it wants until it has it."""
-        data = self.data
-        found = RoundGroups(data, self.params.rollout.max_tokens, self.params.seed, index)
-        for prompt_id in ids:
-            found.open(prompt_id)
+        measure = self._surprises if self.params.measures_surprise else None
+        found = RoundGroups(
+            self.data,
+            self.params.rollout.max_tokens,
+            self.params.seed,
+            index,
+            measure=measure,
+            likeliest=self.params.teacher.trace_choice == "likeliest",
+        )
+        found.open(*ids)
         size = self.params.rollout.group_size
         while wanted := self.method.wants(list(found.groups.values()), size, index):
             with unsharded(self.model):
@@ -111,8 +139,7 @@ class RoundLoop:
         self, wanted: list[Request], found: RoundGroups, index: int
     ) -> list[Graded]:
         """The graded samples of all requests, in their order; every rank makes its share."""
-        for request in wanted:
-            found.open(request.prompt_id)
+        found.open(*(request.prompt_id for request in wanted))
         data, mine = self.data, self.ranks.share(wanted)
         if first_rank_generates(self.params):
             mine = wanted if self.ranks.first else []
@@ -121,6 +148,12 @@ class RoundLoop:
             graded = self.timed("verify", self._verify, rollouts, verifying)
         order = sampling.places(wanted)
         return sorted(graded, key=lambda g: order[g.rollout.prompt_id, g.rollout.prefix])
+
+    def _surprises(self, pairs: Sequence[tuple[Prompt, Trace]]) -> list[Surprise]:
+        """How far traces surprise the present policy: one pass, shared by the ranks."""
+        rows = [likelihood_row(prompt, trace) for prompt, trace in pairs]
+        scored = self.timed("surprise", self.updater.score, rows, self.objective, direct=True)
+        return [surprise(logprobs.numpy(), P_MIN) for logprobs in scored]
 
     def _rollout(
         self, wanted: list[Request], found: RoundGroups, index: int, verifying: Verifying

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from hapo_core.groups import PlannedGroup, success_rate
 from hapo_core.methods import Phase
 from hapo_core.metrics import UpdateMetrics
 from hapo_core.objective import Objective, RowKind
+from hapo_core.surprise import too_surprising
 from hapo_core.update import supervised
 from hapo_core.verify import Verdict
 from pipeline.artifacts.tables import GROUPS, ROLLOUTS, ROUNDS, read_table, write_table
@@ -94,9 +96,15 @@ def _teacher_rows(index: int, planned: PlannedGroup) -> Iterator[Row]:
 
 
 def group_rows(
-    index: int, planned: Sequence[PlannedGroup], state: GateState, objective: Objective
+    index: int,
+    planned: Sequence[PlannedGroup],
+    state: GateState,
+    objective: Objective,
+    params: Params,
 ) -> list[Row]:
     """The GROUPS table of a round."""
+    measured, bound = params.measures_surprise, params.gate.max_surprise
+    limit = math.inf if bound is None else bound
     rows: list[Row] = []
     for p in planned:
         reading = p.reading
@@ -117,9 +125,23 @@ def group_rows(
                 "has_trace": p.group.trace is not None,
                 "decision": p.decision.value,
                 "dead": p.dead(objective),
+                **(_surprise(p, limit) if measured else {}),
             }
         )
     return rows
+
+
+def _surprise(planned: PlannedGroup, limit: float) -> Row:
+    """What a group's trace is to the policy."""
+    group = planned.group
+    found = group.surprise
+    return {
+        "trace_id": group.trace.trace_id if group.trace else None,
+        "surprise": found.nll if found else None,
+        "impossible": found.impossible if found else None,
+        "own_surprise": group.own_surprise,
+        "refused": too_surprising(group.excess_surprise, limit),
+    }
 
 
 def injection_rate(planned: Sequence[PlannedGroup]) -> float:
@@ -141,8 +163,10 @@ def round_row(
     metrics: UpdateMetrics,
     objective: Objective,
     extra_rows: int = 0,
+    surprise_tokens: int | None = None,
 ) -> Row:
-    """The round's row of the ROUNDS table (without the probe)."""
+    """The round's row of the ROUNDS table (without the probe). `surprise_tokens`: what measuring
+    the traces' surprise cost, None where it is not measured and has no columns."""
     groups = [p.group for p in planned]
     samples = [s for g in groups for s in (*g.samples, *g.continuations)]
     tokens = sum(s.rollout.length for s in samples)
@@ -172,9 +196,28 @@ def round_row(
         "learning_rate": update_spec(params).rate(index, scale),
         **{f"verdict_{v.value}": counts[v.value] for v in Verdict},
     }
+    if surprise_tokens is not None:
+        row |= _surprise_columns(planned, surprise_tokens)
     if taken := set(row) & set(metrics.values):
         raise ValueError(f"metrics of the update named like columns of a round: {sorted(taken)}")
     return row | metrics.values
+
+
+def _surprise_columns(planned: Sequence[PlannedGroup], tokens: int) -> Row:
+    """Nats a token by which traces surprise more than own rollouts do, means over groups."""
+
+    def excess(*wanted: Decision) -> float | None:
+        found = [p.group.excess_surprise for p in planned if not wanted or p.decision in wanted]
+        known = [e for e in found if e is not None]
+        return math.fsum(known) / len(known) if known else None
+
+    return {
+        "surprise_of_traces": excess(),
+        "surprise_of_injected": excess(Decision.INJECTED),
+        "surprise_of_refused": excess(Decision.REFUSED),
+        "refused_groups": sum(p.decision is Decision.REFUSED for p in planned),
+        "surprise_tokens": tokens,
+    }
 
 
 def write_round(
@@ -183,11 +226,13 @@ def write_round(
     planned: Sequence[PlannedGroup],
     state: GateState,
     objective: Objective,
+    params: Params,
 ) -> None:
     """The tables `rollouts/` and `groups/` of one round, in a segment's folder."""
     name = f"round-{index + 1:05d}.parquet"
     write_table(rollout_rows(index, planned), ROLLOUTS, out / "rollouts" / name)
-    write_table(group_rows(index, planned, state, objective), GROUPS, out / "groups" / name)
+    groups = group_rows(index, planned, state, objective, params)
+    write_table(groups, GROUPS, out / "groups" / name)
 
 
 def read_rounds(folder: Path, first: int, count: int) -> list[Row]:

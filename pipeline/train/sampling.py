@@ -9,9 +9,12 @@ from hapo_core.graded import Graded
 from hapo_core.groups import Group, Request, Trace, trace_of_round
 from hapo_core.rollout import Finish, Prompt, Rollout, Sampling
 from hapo_core.rollout.protocol import Engine
+from hapo_core.surprise import Surprise, likeliest
 from pipeline.train.trainset import TrainSet
 
 Decode = Callable[[Sequence[int]], str]
+Measure = Callable[[Sequence[tuple[Prompt, Trace]]], list[Surprise]]
+"""How far traces of prompts surprise the present policy, in their order."""
 
 
 @dataclass
@@ -22,6 +25,9 @@ class RoundGroups:
         data: prompts and traces.
         max_tokens: longer traces do not count as usable.
         seed, round_index: key of the draw among a prompt's traces.
+        measure: how traces surprise the policy; None measures nothing.
+        likeliest: a visit gets the trace that surprises least, not one by chance.
+        measured_tokens: what the measuring cost so far, prompts included.
     """
 
     data: TrainSet
@@ -29,14 +35,34 @@ class RoundGroups:
     seed: int
     round_index: int
     groups: dict[str, Group] = field(default_factory=dict)
+    measure: Measure | None = None
+    likeliest: bool = False
+    measured_tokens: int = 0
 
-    def open(self, prompt_id: str) -> None:
-        """Add an empty group, unless the prompt has one."""
-        if prompt_id not in self.groups:
-            trace = trace_of_visit(
-                self.data, prompt_id, self.max_tokens, self.seed, self.round_index
-            )
-            self.groups[prompt_id] = Group(self.data.prompts[prompt_id], (), trace)
+    def open(self, *prompt_ids: str) -> None:
+        """Add an empty group for each prompt that has none; their traces are measured in one go."""
+        new = [i for i in dict.fromkeys(prompt_ids) if i not in self.groups]
+        candidates = {i: self._candidates(i) for i in new}
+        pairs = [(self.data.prompts[i], t) for i, traces in candidates.items() for t in traces]
+        found = iter(self.measure(pairs) if self.measure and pairs else ())
+        for i, traces in candidates.items():
+            trace, one = traces[0] if traces else None, None
+            if self.measure:
+                self.measured_tokens += sum(
+                    len(self.data.prompts[i].token_ids) + len(t.token_ids) for t in traces
+                )
+                surprises = [next(found) for _ in traces]
+                if surprises:
+                    chosen = likeliest(surprises, self.seed, self.round_index, i)
+                    trace, one = traces[chosen], surprises[chosen]
+            self.groups[i] = Group(self.data.prompts[i], (), trace, surprise=one)
+
+    def _candidates(self, prompt_id: str) -> list[Trace]:
+        """The traces of which the visit gets one: all usable ones, or the one whose turn it is."""
+        if self.measure and self.likeliest:
+            return usable_traces(self.data, prompt_id, self.max_tokens)
+        turn = trace_of_visit(self.data, prompt_id, self.max_tokens, self.seed, self.round_index)
+        return [] if turn is None else [turn]
 
     def add(self, samples: Sequence[Graded]) -> None:
         """Put graded samples, in order, into their groups."""

@@ -55,8 +55,7 @@ from pipeline.train.checkpoint import (
 )
 from pipeline.train.difficulty import within_band
 from pipeline.train.probe import Probe, load_probe
-from pipeline.train.processes import NoEngine
-from pipeline.train.round import RoundLoop, first_rank_generates
+from pipeline.train.round import NoEngine, RoundLoop, first_rank_generates
 from pipeline.train.start import same_run, start_of
 
 
@@ -225,6 +224,7 @@ class Segment:
             done.metrics,
             self.objective,
             done.extra_rows,
+            done.surprise_tokens,
         )
         shown = row | done.probe
         self._note_probe(shown)
@@ -247,7 +247,7 @@ class Segment:
             self.made.unchanged(lambda text: self.observer.log(text, logging.WARNING))
             with guard_disk(self.out):
                 gate = self.method.gate.state
-                records.write_round(self.out, index, planned, gate, self.objective)
+                records.write_round(self.out, index, planned, gate, self.objective, self.params)
                 write_table([row], ROUNDS, self.scratch.path / "rounds" / f"{number}.parquet")
                 seal_round(self.scratch.path, index + 1, self.first_round)
         self._count(row)

@@ -128,6 +128,7 @@ def test_a_missing_trace_is_no_gate_that_stayed_shut(tmp_path: Path) -> None:
         ({"solved": 16}, "Every group was solved, so none called for a teacher"),
         ({"solved": 12, "unknown": 4}, "Every group was solved, so none called for a teacher"),
         ({"unknown": 16}, "No rollout had a known reward"),
+        ({"refused": 4, "closed": 12}, "opened in 25 % of groups, and their traces surprise"),
         ({"held_out": 4, "closed": 12}, "opened in 25 % of groups, and `gate.holdout` left all"),
     ],
 )

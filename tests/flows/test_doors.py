@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -14,12 +15,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import PrefectServer
+from conftest import PrefectServer, eventually
 
 from hapo_core.errors import ConfigError
 from pipeline.flows import server, server_home
 from pipeline.flows.health import answers, refuses, without_proxy
 from pipeline.system.locks import device_locks
+from pipeline.system.processes import alive
 
 FAKE = """
 import http.server, sys
@@ -123,6 +125,44 @@ def test_a_copied_project_leaves_the_others_server_alone(
     assert server.find(tmp_path) is None
     assert server.stop(tmp_path) is False
     assert answers(prefect_server.api)
+
+
+def test_a_server_is_on_record_before_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever starts it may be killed while it waits: the next start must find and stop it."""
+    found: list[int] = []
+
+    def killed_here(process: subprocess.Popen[bytes], made: server.Server, home: Path) -> None:
+        recorded = server_home.recorded(tmp_path)
+        assert recorded is not None and recorded.pid == process.pid
+        found.append(process.pid)
+        eventually(lambda: server_home.is_own(recorded, tmp_path), 10)  # it has come to its exec
+
+    monkeypatch.setattr(server, "_wait_healthy", killed_here)
+    monkeypatch.setattr(server, "PREFECT_SERVER", ("http.server", "--directory"))
+    monkeypatch.setenv(server.PORT, "0")
+    server.start(tmp_path)
+    server.start(tmp_path)
+    assert len(found) == 2 and not alive(found[0])
+    assert server.stop(tmp_path) and not alive(found[1])
+
+
+def test_sigterm_to_the_service_ends_its_runs_and_not_the_server(
+    prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever the record says: `hapo serve` may have lost it."""
+    from prefect.runner import Runner
+
+    from pipeline.run import deployment
+
+    run = subprocess.Popen(["sleep", "60"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(deployment, "children", lambda: [prefect_server.pid, run.pid])
+    monkeypatch.setattr(Runner, "handle_sigterm", lambda *_: None)
+    deployment._Runner(name="x").handle_sigterm()
+    assert run.wait(timeout=10) == -signal.SIGTERM
+    assert alive(prefect_server.pid) and answers(prefect_server.api, timeout=10)
 
 
 def test_a_damaged_database_costs_one_warning(

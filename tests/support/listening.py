@@ -8,6 +8,12 @@ from pathlib import Path
 
 _LISTENS = "0A"
 """The kernel's word for the state."""
+_LOOPBACK = (
+    "0100007F:",
+    "00000000000000000000000001000000:",
+    "0000000000000000FFFF00000100007F:",
+)
+"""127.0.0.1, ::1, and the first as an address of IPv6."""
 
 
 def listening(pids: list[int]) -> list[str]:
@@ -31,3 +37,18 @@ def _all() -> Iterator[tuple[str, str]]:
             fields = line.split()
             if fields[3] == _LISTENS:
                 yield fields[1], fields[9]
+
+
+def elsewhere(addresses: list[str]) -> list[str]:
+    """Those that are not the loopback interface: the network reaches them."""
+    return [one for one in addresses if not one.startswith(_LOOPBACK)]
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it and they started."""
+    found = [pid]
+    for parent in found:  # it grows while it is walked
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            with suppress(OSError):
+                found += [int(word) for word in task.read_text().split()]
+    return found

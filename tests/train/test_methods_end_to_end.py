@@ -18,7 +18,8 @@ from ruamel.yaml import YAML
 from tiny_segment import BUDGET, PARAMS, PROMPTS, SIZE, here, params_of, start, trained
 
 from pipeline.artifacts import read_json
-from pipeline.artifacts.tables import ROUNDS, read_frame
+from pipeline.artifacts.tables import GROUPS, ROLLOUTS, ROUNDS, SURPRISE, read_frame
+from pipeline.audit.numbers import audit_run
 from pipeline.config import parse_params
 from pipeline.flows.observer import Observer
 from pipeline.train.checkpoint import read_waiting
@@ -177,3 +178,68 @@ def test_relift_carries_its_buffer_from_segment_to_segment(here: Path) -> None:
         assert table.extra_rows.iloc[-1] == 8  # six of the first round were waiting
         shutil.rmtree("artifacts/policy/1")
     assert ends[0] == ends[1]
+
+
+# --- surprise of traces (METHOD 9)
+
+GATE = {"threshold": {"kind": "constant", "gamma": 0.7}}
+
+
+def afresh() -> None:
+    for folder in ("artifacts/policy/1", ".hapo"):
+        shutil.rmtree(folder)
+
+
+def test_measuring_changes_nothing_but_the_tables(here: Path) -> None:
+    """The same policy and decisions; without the key not a column more."""
+    rounds, groups, rollouts = trained("hapo", gate=GATE)
+    assert list(groups) == GROUPS.names and list(rollouts) == ROLLOUTS.names
+    assert not [name for name in rounds if "surprise" in name or "refused" in name]
+    plain = hashes(Path("artifacts/policy/1/model"))
+    afresh()
+    again, measured, _ = trained("hapo", gate=GATE, teacher={"measure_surprise": True})
+    assert hashes(Path("artifacts/policy/1/model")) == plain
+    pd.testing.assert_frame_equal(measured[GROUPS.names], groups)
+    assert list(measured) == [*GROUPS.names, *SURPRISE.names]
+    assert measured.surprise.notna().all() and not measured.refused.any()
+    excess = measured.surprise - measured.own_surprise
+    injected = measured.decision == "injected"
+    assert injected.any()
+    for number, row in again.set_index("round").iterrows():
+        here_ = (measured["round"] == number) & injected
+        assert row.surprise_of_injected == pytest.approx(excess[here_].mean(), abs=1e-9)
+        assert pd.isna(row.surprise_of_refused) and row.refused_groups == 0
+        assert row.surprise_tokens > 0
+
+
+def test_a_bound_refuses_resumes_exactly_and_is_audited(here: Path) -> None:
+    """A bound in the middle of what the traces have: some enter, some are refused; a segment that
+    stopped after its first round ends with the same bytes, and the audit replays the decisions."""
+    _, groups, _ = trained("hapo", gate=GATE, teacher={"measure_surprise": True})
+    opened = groups[(groups["round"] == 1) & (groups.decision == "injected")]
+    bound = float((opened.surprise - opened.own_surprise).median()) + 1e-3
+    afresh()
+    chosen = {"gate": {**GATE, "max_surprise": bound}, "teacher": {"trace_choice": "likeliest"}}
+    rounds, groups, rollouts = trained("hapo", **chosen)
+    above = groups.surprise - groups.own_surprise > bound
+    assert (groups.refused == above).all()
+    refused = groups.decision == "refused"
+    assert refused.any() and (groups.decision == "injected").any()
+    assert not (groups.decision[above] == "injected").any() and above[refused].all()
+    assert rounds.refused_groups.sum() == refused.sum()
+    named = set(zip(groups["round"][refused], groups.prompt_id[refused], strict=True))
+    taught = rollouts[rollouts.kind == "teacher"]
+    assert not named & set(zip(taught["round"], taught.prompt_id, strict=True))
+    params = params_of("hapo", **chosen)
+    audit = audit_run(params, Path(), 100)
+    assert not audit.contradicted and all(g.replayed for g in audit.gradients)
+    usable = groups["round"].eq(1) & groups.has_trace & ~groups.refused
+    share = (groups.decision[usable] == "injected").mean()
+    assert audit.rounds[0].measured == pytest.approx(share) == 1.0
+    whole = hashes(Path("artifacts/policy/1"))
+    afresh()
+    segment = Segment(params, "1", Observer("train@1"))
+    segment.round(0)
+    segment.close()
+    train_segment(params, "1", Observer("train@1"))
+    assert hashes(Path("artifacts/policy/1")) == whole

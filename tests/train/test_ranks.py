@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import REPO, eventually
+from listening import elsewhere, family, listening
 from safetensors.torch import load_file
 from small import PARAMS
 
@@ -195,7 +196,15 @@ def test_a_killed_rank_fails_the_stage_and_one_process_goes_on(
         stderr=subprocess.STDOUT,
         text=True,
     )
-    eventually(lambda: states(project), 300)
+    doors: set[str] = set()
+
+    def looked() -> list[Path]:
+        doors.update(listening(family(stage.pid)))
+        return states(project)
+
+    eventually(looked, 300)
+    # The ranks' own sockets are among them: the look would have found others.
+    assert doors and not elsewhere(sorted(doors))
     ranks = ranks_of(stage.pid)
     assert len(ranks) == 2
     os.kill(ranks[1], signal.SIGKILL)

@@ -12,6 +12,7 @@ from hapo_core.graded import Graded
 from hapo_core.groups import Request, Trace
 from hapo_core.rollout import Finish, Sampling
 from hapo_core.rollout.transformers_engine import HFEngine
+from hapo_core.surprise import Surprise
 from hapo_core.verify import Verdict, Verification, reward_of
 from pipeline.train.sampling import RoundGroups, demonstrations, sample
 from pipeline.train.trainset import TrainSet
@@ -138,3 +139,31 @@ def test_several_traces_take_turns_by_a_draw_of_their_own(setting):
     assert first != [chosen(ids[0], k, seed=1) for k in range(300)]
     assert chosen(ids[2], 0) is None
     assert demonstrations(data, 64)[ids[0]][1].trace_id == "t0"
+
+
+def test_the_likeliest_trace_is_chosen_and_what_it_cost_is_counted(setting):
+    """One measuring of all new prompts; of several traces the least surprising one that fits."""
+    _, _, data, ids = setting
+    traces = tuple(Trace(f"t{k}", (5,) * length, "") for k, length in enumerate((3, 9, 90, 4)))
+    data = replace(data, traces={ids[0]: traces, ids[1]: traces[:1], ids[2]: traces[2:3]})
+    asked = []
+
+    def measure(pairs):
+        asked.append([(prompt.prompt_id, trace.trace_id) for prompt, trace in pairs])
+        return [Surprise(0.0, 1.0 / len(trace.token_ids)) for _, trace in pairs]
+
+    waves = RoundGroups(data, 64, 0, 0, measure=measure, likeliest=True)
+    waves.open(*ids)
+    waves.open(ids[0])
+    assert asked == [[(ids[0], "t0"), (ids[0], "t1"), (ids[0], "t3"), (ids[1], "t0")]]
+    first, second, third = (waves.groups[i] for i in ids)
+    assert first.trace.trace_id == "t1" and first.surprise == Surprise(0.0, 1 / 9)
+    assert second.surprise == Surprise(0.0, 1 / 3) and third.trace is third.surprise is None
+    prompts = [len(data.prompts[i].token_ids) for i in ids]
+    assert waves.measured_tokens == 3 * prompts[0] + 3 + 9 + 4 + prompts[1] + 3
+    # Measured without a choice: the trace whose turn it is.
+    plain, turns = RoundGroups(data, 64, 0, 5), RoundGroups(data, 64, 0, 5, measure=measure)
+    for one in (plain, turns):
+        one.open(*ids)
+    assert [turns.groups[i].trace for i in ids] == [plain.groups[i].trace for i in ids]
+    assert turns.groups[ids[0]].surprise is not None and plain.groups[ids[0]].surprise is None

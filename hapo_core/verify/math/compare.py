@@ -94,7 +94,7 @@ def compare_nodes(gold: Node, answer: Node) -> Outcome:
 
 
 def _atoms(gold: Node, answer: Node) -> Outcome:
-    from hapo_core.verify.math.values import equal_atoms  # sympy: not in the parent process
+    from hapo_core.verify.math.equations import equal_atoms  # sympy: not in the parent process
 
     left, right = region.looks_like_region(gold.text), region.looks_like_region(answer.text)
     if words.is_prose(gold.text) or words.is_prose(answer.text):
@@ -243,7 +243,7 @@ def readable(text: str) -> bool:
 
 
 def _readable_node(node: Node) -> bool:
-    from hapo_core.verify.math.values import readable_value
+    from hapo_core.verify.math.equations import readable_value
 
     if node.items:
         return all(_readable_node(item) for item in node.items)

@@ -2,9 +2,9 @@
 
 The order of the rules, each in a file of its own: `text` and `spelling` (spelling), `fastpath`,
 `words`, `statement` (what has words or quantifiers), `qualifiers`, `compare` with `region`,
-`structure`, `values` and `algebra`. Whatever they accept passes the `guard`: what one side says and
-no rule compares makes the pair unparsed. math-verify alone accepts only another layout of the same
-tokens.
+`structure`, `equations`, `values` and `algebra`. Whatever they accept passes the `guard`: what one
+side says and no rule compares makes the pair unparsed. math-verify alone accepts only another
+layout of the same tokens.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rules on single values: names and chains of equations, decimals, percent, angles, units."""
+"""Rules on two values without equals signs: decimals, ratios, percent, angles, units, clocks."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import sympy
-from sympy.core.function import AppliedUndef
-
-from hapo_core.verify.math import algebra, owners
+from hapo_core.verify.math import algebra, numeric, parsing
 from hapo_core.verify.math.quantity import (
     Decimal,
     Quantity,
@@ -21,7 +18,6 @@ from hapo_core.verify.math.quantity import (
     rounds_to,
     unit_factor,
 )
-from hapo_core.verify.math.structure import split_top
 from hapo_core.verify.math.text import compact
 
 _GOLD_DIGITS, _ANSWER_DIGITS, _SCIENTIFIC_DIGITS = 3, 4, 3
@@ -31,19 +27,12 @@ _FLOAT_DIGITS, _FLOAT = 16, Fraction(1, 2**51)
 """A 64-bit float printed in full: its digits, and its relative error after an operation or two."""
 _EXACT = Fraction(1, 10**40)
 """Relative; constants are known to 60 digits."""
-_NAME = re.compile(
-    r"(?:\\?[A-Za-z]+'*|\\text\{[^{}]*\}|_\s*(?:\{[^{}]*\}|\w)|\([^()=]*\)|\|[A-Z]+\||"
-    r"\\frac\s*\{[A-Z]{1,3}\}\s*\{[A-Z]{1,3}\}|\{[A-Za-z]+\}|:|\s)+"
-)
-_NAMED_TEXT = re.compile(r"^\\?(?:text\{)?[A-Za-z][A-Za-z ]+\d?\}?\s*:\s*(.+)$", re.DOTALL)
-_APPLIED = re.compile(r"^(\\?[A-Za-z]+(?:_\{?\w+\}?)?'*)\s*\(([^()=]*(?:\([^()]*\)[^()=]*)*)\)$")
-_FUNCTION = re.compile(r"^(\\?[A-Za-z]+(?:_\{?\w+\}?)?)\s*\(\s*([a-zA-Z])\s*\)$")
 _TERM = r"([\d./]+|\\frac\{\d+\}\{\d+\}|\([^():]+\))"
 _RATIO = re.compile(rf"^{_TERM}\s*:\s*{_TERM}$")
 _LETTER = re.compile(r"(?<![\\A-Za-z{])[A-DF-HJ-Za-df-hj-z](?![A-Za-z])")
 """A letter that stands alone and is neither e nor i: a number does not contain one."""
 _BINDER = re.compile(r"\\(?:sum|prod|int|lim|max|min|text|begin)(?![a-z])")
-_COEFFICIENT = re.compile(r"\d|[+\-*/^]|\\(?:cdot|times|sqrt|pm)")
+SINGLE = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
 
 Outcome = tuple[bool | None, str]
 
@@ -55,154 +44,6 @@ class _Side:
     text: str
     scale: Fraction
     decimal: Decimal | None
-
-
-def equal_atoms(gold: str, answer: str) -> Outcome:
-    """Whether two tidy single values are the same; None where neither rule nor parser can say."""
-    if compact(gold) == compact(answer):
-        return True, "same-text"
-    if not owners.agree(_label(gold), _label(answer)):
-        return False, "name"
-    golds, answers = _sides(gold), _sides(answer)
-    if len(golds) == 2 and is_name(golds[1]) and not is_name(golds[0]) and golds[1]:
-        golds = golds[::-1]  # `2 = x`
-    if len(golds) == 1 and len(answers) == 1:
-        return equal_values(gold, answer)
-    if len(answers) > 2 and is_name(answers[0]):
-        middle = [equal_values(answers[-1], s)[0] for s in answers[1:-1] if not is_name(s)]
-        if False in middle:
-            return False, "chain"
-    if len(golds) == 1:
-        return _from_chain(gold, answers)
-    if len(answers) == 1:
-        if not all(map(is_name, golds[:-1])):
-            return _equations(gold, answer)
-        return equal_values(golds[-1], answer)
-    return _two_equations(gold, answer, golds, answers)
-
-
-def _label(text: str) -> str:
-    """What stands before a colon, `\\text{Alice: }`; empty where nothing does."""
-    named = _NAMED_TEXT.match(text)
-    return owners.owner(text) if named else ""
-
-
-def _sides(text: str) -> list[str]:
-    named = _NAMED_TEXT.match(text)
-    if named and len(split_top(text, {"="})) == 1:
-        return ["", named.group(1)]
-    parts = split_top(text, {"=", "\\approx", "\\equiv", "\\simeq"})
-    if len(parts) == 2 and parts[0] and not is_name(parts[0]) and "\\approx" in text:
-        return (
-            parts[:1] if _close(*parts) else parts
-        )  # `exact \approx decimal`: the exact side is the answer
-    return parts if all(parts[1:]) else [text]
-
-
-def _close(exact: str, decimal: str) -> bool:
-    """Whether a decimal may stand behind `\\approx`; true where one of them is no constant."""
-    values = _constant(exact), _constant(decimal)
-    if values[0] is None or values[1] is None:
-        return True
-    return abs(values[0] - values[1]) * 50 <= abs(values[0])
-
-
-def is_name(text: str) -> bool:
-    """`x`, `f(2)`, `a_n`, `\\angle ABC`: what stands left of an equals sign and names the value."""
-    text = text.strip()
-    if not text:
-        return True
-    outside = re.sub(r"_\s*(?:\{[^{}]*\}|\w)|\([^()]*\)|\\text\{[^{}]*\}", "", text)
-    return bool(_NAME.fullmatch(text)) and not _COEFFICIENT.search(outside) and len(text) < 60
-
-
-def _from_chain(gold: str, sides: list[str]) -> Outcome:
-    """`x = 2 + 3 = 5` for 5: rule `chain`, every constant side must have the value of the last."""
-    value = sides[-1]
-    if is_name(value) and not is_name(sides[0]):  # `5 = x`
-        sides, value = sides[::-1], sides[0]
-    for side in sides[:-1]:
-        if is_name(side):
-            continue
-        parsed = algebra.parse(side)
-        if parsed is None:
-            return None, "chain"
-        if not getattr(parsed, "free_symbols", True):
-            same, _ = equal_values(value, side)
-            if not same:
-                return same, "chain"
-    return equal_values(gold, value)
-
-
-def _mentions(text: str, name: str) -> bool:
-    return bool(re.search(rf"(?<![A-Za-z\\]){re.escape(name.strip())}(?![A-Za-z])", text))
-
-
-def _equations(gold: str, answer: str) -> Outcome:
-    """An equation against something else, or two equations: math-verify's own comparison."""
-    complex_too = algebra.is_complex(gold, answer)
-    left, right = algebra.parse(gold, complex_too), algebra.parse(answer, complex_too)
-    if left is None or right is None:
-        return None, "math-verify"
-    decided = algebra.equal_equations(left, right)
-    if decided is not None:
-        return decided, "equation"
-    if _functions(left) != _functions(right):
-        return None, "math-verify"  # `cos t = 3` and `sin t = 3` have the same solutions: none
-    if _same_left(gold, answer):
-        return False, "equation"  # so have `u^2 = -2^n` and `u^2 = -3^n`
-    return algebra.math_verify_says(left, right), "math-verify"
-
-
-def _functions(parsed: Any) -> set[str]:
-    """The names of sine, cosine and the like in a parse."""
-    if not hasattr(parsed, "atoms"):
-        return set()
-    known = parsed.atoms(sympy.Function) - parsed.atoms(AppliedUndef)
-    return {type(f).__name__ for f in known}
-
-
-def _same_left(gold: str, answer: str) -> bool:
-    """Whether two equations have one left side and right sides of another value."""
-    one, other = _sides(gold), _sides(answer)
-    if len(one) != 2 or len(other) != 2 or compact(one[0]) != compact(other[0]):
-        return False
-    return equal_values(one[1], other[1])[0] is False
-
-
-def _two_equations(gold: str, answer: str, golds: list[str], answers: list[str]) -> Outcome:
-    if all(_constant(side) is not None for side in golds):
-        return _from_chain(golds[-1], answers)  # `2 + 3 = 5` stands for its value
-    applied = [_APPLIED.match(sides[0].strip()) for sides in (golds, answers)]
-    if len(golds) == len(answers) == 2 and applied[0] and applied[1]:
-        (f, at), (g, place) = applied[0].groups(), applied[1].groups()
-        if f != g:
-            return False, "name"
-        if at != place and not (_SINGLE.fullmatch(at) and _SINGLE.fullmatch(place)):
-            same = equal_values(at, place)
-            return equal_values(golds[1], answers[1]) if same[0] else same
-    if all(map(is_name, golds[:-1])) and all(map(is_name, answers[:-1])):
-        left, right = compact(golds[0]), compact(answers[0])
-        f, g = _FUNCTION.match(golds[0].strip()), _FUNCTION.match(answers[0].strip())
-        if f and g:
-            if f.group(1) != g.group(1):
-                return False, "name"
-            renamed = re.sub(rf"(?<![A-Za-z\\]){g.group(2)}(?![A-Za-z])", f.group(2), answers[-1])
-            renamed = renamed if f.group(2) != g.group(2) else answers[-1]
-            return equal_values(golds[-1], renamed)
-        if left.count("'") != right.count("'"):
-            return False, "name"
-        if left == right or not left or not right or bool(f) != bool(g):
-            return equal_values(golds[-1], answers[-1])
-        if re.sub(r"_\w+|[{}]", "", left) == re.sub(r"_\w+|[{}]", "", right):
-            return equal_values(golds[-1], answers[-1])
-        if not _mentions(golds[-1], answers[0]) and not _mentions(answers[-1], golds[0]):
-            return False, "name"
-    if len(golds) == len(answers) == 2 and compact(golds[0]) == compact(answers[0]):
-        same = equal_values(golds[1], answers[1])
-        if same[0] or (same[0] is False and not getattr(_parsed(golds[1]), "free_symbols", True)):
-            return same  # `u^2 + v^2 = -1` and `= -2` have the same real solutions: none
-    return _equations(gold, answer)
 
 
 def equal_values(gold: str, answer: str) -> Outcome:
@@ -253,7 +94,7 @@ def _renamed(gold: str, answer: str) -> str:
     """
     if not all(_PERIOD.search(side) for side in (gold, answer)):
         return answer
-    names = [set(_SINGLE.findall(side)) - {"e", "i"} for side in (gold, answer)]
+    names = [set(SINGLE.findall(side)) - {"e", "i"} for side in (gold, answer)]
     if len(names[0]) != 1 or len(names[1]) != 1 or names[0] == names[1]:
         return answer
     (left,), (right,) = names
@@ -263,7 +104,6 @@ def _renamed(gold: str, answer: str) -> str:
 
 
 _PERIOD = re.compile(r"\\pi(?![a-z])|(?:180|360|90)\s*\^?\s*\\circ|(?<!\d)(?:180|360)")
-_SINGLE = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
 
 
 def _same_time(gold: tuple[int, str], answer: tuple[int, str]) -> bool:
@@ -276,7 +116,7 @@ def _same_time(gold: tuple[int, str], answer: tuple[int, str]) -> bool:
 
 def _proportional(golds: list[str], answers: list[str]) -> bool | None:
     """`1:2:3` against `2:4:6`; None if a term is no number."""
-    left, right = [_constant(t) for t in golds], [_constant(t) for t in answers]
+    left, right = [constant_of(t) for t in golds], [constant_of(t) for t in answers]
     if len(left) != len(right):
         return False
     pairs = list(zip(left, right, strict=True))
@@ -318,13 +158,13 @@ def _equal_scaled(
 ) -> Outcome:
     g = _Side(gold, gold_scale, _scaled(read_decimal(gold), gold_scale))
     a = _Side(answer, answer_scale, _scaled(read_decimal(answer), answer_scale))
-    if _SINGLE.fullmatch(gold.strip()) and _SINGLE.fullmatch(answer.strip()):
+    if SINGLE.fullmatch(gold.strip()) and SINGLE.fullmatch(answer.strip()):
         return gold.strip() == answer.strip() and gold_scale == answer_scale, "free-symbol"
     if g.decimal and a.decimal:
         return _two_decimals(g.decimal, a.decimal), "decimals"
     if (g.decimal and _has_variable(answer)) or (a.decimal and _has_variable(gold)):
         return False, "free-symbol"
-    left, right = _parsed(gold), _parsed(answer)
+    left, right = parsed_value(gold), parsed_value(answer)
     if left is None or right is None:
         ratio = _ratios(gold, answer)
         return ratio, "ratio" if ratio is not None else "math-verify"
@@ -332,9 +172,9 @@ def _equal_scaled(
     if rounded is not None:
         return rounded, "decimals"
     if gold_scale != 1:
-        left = left * algebra.rational(gold_scale)
+        left = left * numeric.rational(gold_scale)
     if answer_scale != 1:
-        right = right * algebra.rational(answer_scale)
+        right = right * numeric.rational(answer_scale)
     same, rule = algebra.equal(left, right, gold, answer)
     return same, rule
 
@@ -343,9 +183,9 @@ def _has_variable(text: str) -> bool:
     return bool(_LETTER.search(text)) and not _BINDER.search(text)
 
 
-def _parsed(text: str) -> Any | None:
-    fraction = algebra.exact_fraction(text)
-    return algebra.rational(fraction) if fraction is not None else algebra.parse(text)
+def parsed_value(text: str) -> Any | None:
+    fraction = parsing.exact_fraction(text)
+    return numeric.rational(fraction) if fraction is not None else parsing.parse(text)
 
 
 def _scaled(decimal: Decimal | None, scale: Fraction) -> Decimal | None:
@@ -380,16 +220,16 @@ def _rounded(gold: _Side, answer: _Side, left: Any, right: Any) -> bool | None:
         written, other, is_gold, scale = answer.decimal, left, False, gold.scale
     if written is None:
         return None
-    value = algebra.constant(other)
+    value = numeric.constant(other)
     if value is None:
         return None
     value *= scale
-    exact = algebra.exact(other)
+    exact = numeric.exact(other)
     if exact is not None and exact * scale == written.value:
         return True
     irrational = exact is None
     if irrational and abs(value - written.value) <= abs(value) * _EXACT:
-        if algebra.same_in_full(other, algebra.rational(written.value / scale)):
+        if numeric.same_in_full(other, numeric.rational(written.value / scale)):
             return True
         if written.exact:
             return False
@@ -405,35 +245,24 @@ def _rounded(gold: _Side, answer: _Side, left: Any, right: Any) -> bool | None:
     return _trusted(written, is_gold) and rounds_to(value, written)
 
 
-def readable_value(text: str) -> bool:
-    """Whether every side of the equals signs is a name, a number or an expression."""
-    for side in _sides(text):
-        if is_name(side):
-            continue
-        core = read_quantity(side).core
-        if read_decimal(core) is None and _parsed(core) is None and _ratio(core) is None:
-            return False
-    return True
-
-
 def _ratios(gold: str, answer: str) -> bool | None:
     """`2:1` against `4:2`, `2` or `2/1`."""
-    left, right = _ratio(gold), _ratio(answer)
+    left, right = ratio_of(gold), ratio_of(answer)
     return None if left is None or right is None else left == right
 
 
-def _ratio(text: str) -> Fraction | None:
+def ratio_of(text: str) -> Fraction | None:
     match = _RATIO.match(text.strip())
-    above = _constant(match.group(1)) if match else _constant(text)
-    below = _constant(match.group(2)) if match else Fraction(1)
+    above = constant_of(match.group(1)) if match else constant_of(text)
+    below = constant_of(match.group(2)) if match else Fraction(1)
     return above / below if above is not None and below else None
 
 
 def constant(text: str) -> Fraction | None:
     """The value of a tidy constant with its unit taken off; None for anything else."""
-    return _constant(read_quantity(text).core)
+    return constant_of(read_quantity(text).core)
 
 
-def _constant(text: str) -> Fraction | None:
+def constant_of(text: str) -> Fraction | None:
     written = read_decimal(text)
-    return written.value if written else algebra.constant(_parsed(text))
+    return written.value if written else numeric.constant(parsed_value(text))

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from hapo_core.errors import ConfigError, DataError
 from pipeline.config.nearest import did_you_mean
-from pipeline.curate.sources.adapters import Adapter, answer_text, key_text, text
+from pipeline.curate.sources.adapters import Adapter
+from pipeline.curate.sources.cells import answer_text, key_text, text
 from pipeline.curate.sources.files import LocatedRow
 from pipeline.curate.sources.marks import Mark, parse_mark
 from pipeline.curate.sources.record import LooseTrace, Parts, RawTrace, Row, RowFault
