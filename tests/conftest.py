@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Two workers of pytest on two cores: a second thread in each costs more than it gives (80 times on a
-# loaded machine), and threads that spin while they wait take the core from those that work. Before the
-# first import of torch; processes that tests start take it over.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import pytest
 
 from pipeline.flows import server
+
+# Two workers of pytest on two cores: a second thread in each costs more than it gives (80 times on
+# a loaded machine), and threads that spin while they wait take the core from those that work.
+# Before anything imports torch; processes that tests start take it over.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 REPO = Path(__file__).parents[1]
 long = pytest.mark.skipif("HAPO_SOAK" not in os.environ, reason="long: `make soak`")

@@ -34,7 +34,7 @@ from ranks_worker import CASES, trained
 
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 STEP = 1e-3
-"""The rate of `ranks_worker`: AdamW moves a weight by about so much at a step, however small its gradient."""
+"""The rate of `ranks_worker`: about what AdamW moves a weight by at a step."""
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -87,7 +87,8 @@ def test_two_processes_make_the_steps_of_one(found: list[dict[str, Any]], case: 
         assert set(several["weights"]) == set(alone["weights"])
         # float32 sums in another order: where a gradient is itself about rounding, AdamW's quotient
         # carries the whole relative error, so single weights may differ by a part of a step.
-        off = torch.cat([(several["weights"][k] - w).abs().flatten() for k, w in alone["weights"].items()])
+        pairs = [(several["weights"][name], weights) for name, weights in alone["weights"].items()]
+        off = torch.cat([(theirs - ours).abs().flatten() for theirs, ours in pairs])
         assert float(off.max()) <= 0.05 * STEP
         assert float(off.quantile(0.99)) <= 0.002 * STEP
 
