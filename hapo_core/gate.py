@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 
+from hapo_core.alarm import AlarmState
 from hapo_core.errors import ConfigError
 from hapo_core.rng import Purpose, generator, uniforms
 from hapo_core.surprise import too_surprising
@@ -192,6 +193,13 @@ class GateState:
     """gamma of the last round (only `adaptive` reads it back)."""
     mean_success: float | None = None
     """m_t, the exponential mean of the on-policy success rate."""
+    alarm: AlarmState | None = None
+    """What `gate.stop_loss` remembers, where it is set."""
+
+    @property
+    def shut(self) -> bool:
+        """Whether the alarm has shut the gate for good."""
+        return self.alarm is not None and self.alarm.shut
 
 
 class Gate:
@@ -209,7 +217,7 @@ class Gate:
 
     def begin_round(self, round_index: int, success_rate: float | None) -> float:
         """Set and return gamma_t. `success_rate`: this round's share of successes among known
-        rollouts, before any injection; None if nothing is known."""
+        rollouts, before any injection; None if nothing is known. 0 once the alarm has shut it."""
         state, threshold = self.state, self.spec.threshold
         match threshold:
             case ConstantThreshold():
@@ -223,8 +231,8 @@ class Gate:
                     state.mean_success = s * (past or 0.0) + (1.0 - s) * success_rate
                 wanted = threshold.start * (1.0 - (state.mean_success or 0.0)) ** threshold.kappa
                 gamma = wanted if state.gamma is None else min(state.gamma, wanted)
-        state.gamma = gamma
-        return gamma
+        state.gamma = 0.0 if state.shut else gamma
+        return state.gamma
 
     def observe(self, prompt_id: str, successes: int, known: int, round_index: int) -> Reading:
         """Take S successes among `known` rollouts into the posterior and give c against gamma_t.

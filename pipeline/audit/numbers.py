@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hapo_core.alarm import Spoken
 from hapo_core.gate import ConstantThreshold, Evidence, GateSpec, GateState
 from hapo_core.methods.entry import Teaching
 from hapo_core.theory.injection_probability import (
@@ -22,8 +23,10 @@ from hapo_core.theory.injection_probability import (
     retired_from,
 )
 from hapo_core.theory.outlook import (
+    Future,
     Outlook,
     Residual,
+    closing_gamma,
     observed_rounds,
     outlook,
     replaying_gate,
@@ -100,6 +103,8 @@ class Audit:
     """Last round that trained traces outside of groups (supervised rounds, chord, relift)."""
     contradicted: tuple[int, ...]
     """Rounds whose deeds differ from what their counts imply."""
+    alarm: Spoken | None = None
+    """What `gate.stop_loss` said, if it did."""
     differs: tuple[str, ...] = ()
     """How params.yaml differs now from what the run was made with."""
 
@@ -131,6 +136,7 @@ def audit_run(params: Params, root: Path, groups: int, differs: tuple[str, ...] 
         ]
         return Audit(
             differs=differs,
+            alarm=_alarm(tables),
             method=params.method,
             rounds_done=int(tables.rounds["round"].max()),
             running=tables.running,
@@ -218,7 +224,8 @@ def _gate_part(
     late = np.isin(columns.round, sampled[-WINDOW:]) & (columns.known > 0)
     if not late.any():
         return None
-    gamma = float(columns.gamma[columns.round == sampled[-1]][0])
+    shut = (spoken := _alarm(tables)) is not None and spoken.shuts
+    gamma = 0.0 if shut else float(columns.gamma[columns.round == sampled[-1]][0])
     population = fit_population(columns.successes[late], columns.known[late])
     left = residual(population, n, gamma, spec, _evidence(spec, tables))
     curve = injection_probability(RATES, n, gamma, spec)
@@ -226,10 +233,18 @@ def _gate_part(
     return (
         left,
         tuple(zip(RATES, (float(p) for p in curve), strict=True)),
-        outlook(spec, n, gamma),
+        Outlook(Future.CLOSED, closing_gamma(spec, n)) if shut else outlook(spec, n, gamma),
         retired_from(columns, spec),
         float(has_trace[late].mean()) if has_trace is not None else None,
     )
+
+
+def _alarm(tables: RunTables) -> Spoken | None:
+    """What the alarm said up to the newest checkpoint."""
+    if not (tables.policy / "state" / "counters.json").is_file():
+        return None
+    state, _ = read_gate_state(tables.policy)
+    return state.alarm.spoken if state.alarm else None
 
 
 def _evidence(spec: GateSpec, tables: RunTables) -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ from hapo_core.theory.outlook import (
     Outlook,
 )
 from pipeline.audit.numbers import WINDOW, Audit, AuditRound, GradientRound
+from pipeline.show.alarm import alarm_words
 from pipeline.show.evaluation import aligned
 from pipeline.show.pages import markdown_table
 from pipeline.show.table import Table
@@ -59,6 +60,8 @@ def answer(audit: Audit) -> Answer:
     if audit.outlook.future is Future.CLOSED:
         since = f" since round {audit.retired_from}" if audit.retired_from else ""
         head = f"Yes, for good: the gate cannot open any more{since}."
+        if audit.alarm is not None and audit.alarm.shuts:
+            head = f"Yes, for good: `gate.stop_loss` shut the gate after round {audit.alarm.round}."
         return Answer(State.GONE, (head, *sentences))
     if late and not any(late):
         head = f"Not for certain: no group was injected in the last {_rounds(len(late))}, but "
@@ -96,7 +99,10 @@ def _gate_sentences(audit: Audit) -> Iterator[str]:
             "population)."
         )
     assert audit.outlook is not None
-    yield _future(audit, audit.outlook)
+    if audit.alarm is not None:
+        yield alarm_words(audit.alarm)
+    if audit.alarm is None or not audit.alarm.shuts:
+        yield _future(audit, audit.outlook)
     if audit.contradicted:
         yield (
             f"Attention: in {_rounds(len(audit.contradicted))}, first in round "

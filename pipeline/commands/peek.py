@@ -41,7 +41,7 @@ def proposal_lines(
     if not sample:
         yield "there are no rows"
         return
-    best, trials = propose(source, sample, again)
+    best, trials = propose(source, sample, again, traces is not None)
     yield "adapters (rows accepted; traces that end in their row's answer; why others are not)"
     for adapter, trial in trials:
         yield f"  {adapter:<16} {trial.line()}"
@@ -77,9 +77,11 @@ def _joined(best: Trial, again: object, traces: str) -> Joined:
     joined = propose_join(best, again(), loose)
     if joined is None:
         raise HapoError(
-            "no trace finds its problem, by id or by its text",
+            "no trace finds its problem, by id or by its text; the rows have "
+            + ", ".join(dict.fromkeys(str(name) for row in loose for name in row)),
             where=traces,
-            remedy="the traces need a column with the problem's id, or with its text",
+            remedy="the traces need a column with the problem's id, or with its text, and one "
+            "with the solution as text",
         )
     return joined
 
@@ -103,7 +105,15 @@ def _read_lines(best: Trial, sample: Sequence[Row], shown: int) -> Iterator[str]
 def _advice(best: Trial, joined: Joined | None) -> Iterator[str]:
     """What the YAML below will not do by itself."""
     traces, right = best.traces, best.right
+    for what, rows in best.doubts.items():
+        yield f"WARNING {len(rows)} {what}; curate drops them: {'; '.join(rows[:3])}"
     if joined is not None:
+        if joined.empty:
+            rows = list(map(str, joined.empty[:12]))
+            yield f"WARNING curate refuses traces without text: remove rows {', '.join(rows)}"
+        if joined.bare:
+            yield f"WARNING {len(joined.bare)} traces mark no answer (the first in row "
+            yield f"        {joined.bare[0]}): mark: last_number takes their last number for it"
         traces, right = joined.traces, joined.right
         if joined.found < joined.traces:
             yield "WARNING curate refuses traces without a problem: remove them, or add it"

@@ -58,8 +58,8 @@ def _next(status: Status) -> str:
     waits = [s.name for s in status.stages if s.state == "waits"]
     if not sure and not waits:
         running = any(s.state == "running" for s in status.stages)
-        return "nothing else" if running else "`dvc repro` has nothing to do"
-    text = f"`dvc repro` runs {', '.join(sure)}" if sure else "`dvc repro`"
+        return "nothing else" if running else "`hapo run` has nothing to do"
+    text = f"`hapo run` runs {', '.join(sure)}" if sure else "`hapo run`"
     if waits:
         text += ("; then" if sure else " looks at") + f" {', '.join(waits)}"
         text += " if what they read differs"

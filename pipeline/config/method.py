@@ -47,6 +47,20 @@ Threshold = Annotated[
 ]
 
 
+class StopLoss(Section):
+    """The alarm that a teacher does harm (METHOD 9). Witnesses: the surprise of traces, the effect
+    of help (`gate.holdout`), the fall of benchmarks (`train.watch`)."""
+
+    action: Literal["shut", "tell"] = "shut"
+    """What an alarm does: shut the gate for good, or only say so."""
+    false_alarms: float = Field(default=0.05, gt=0, lt=1)
+    """Largest chance that a witness speaks in a run though nothing is wrong; all its looks share
+    it."""
+    surprise: float | None = Field(default=None, allow_inf_nan=False)
+    """Nats a token by which traces may surprise the policy more than own rollouts do, on average
+    over open groups; unset: surprise is no witness."""
+
+
 class Gate(Section):
     """When the teacher enters: evidence x statistic x threshold (METHOD 4)."""
 
@@ -71,6 +85,8 @@ class Gate(Section):
     group do (below 0: it must surprise less). Above it the gate stays shut for this trace, and the
     round's tables say so. Unset: every trace may enter (METHOD 9; docs/gates.md: finding a bound).
     """
+    stop_loss: StopLoss | None = Field(default=None, exclude_if=lambda s: s is None)
+    """The alarm, and what it does; unset: none."""
     allow_unreachable: bool = False
     """Accept a gamma outside the reachable range of c (an always- or never-open gate)."""
 

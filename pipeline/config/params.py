@@ -126,6 +126,10 @@ class Params(Section):
             self._known_benchmark(f"evaluate.benchmarks.{name}", name)
         if self.train.probe_benchmark is not None:
             self._known_benchmark("train.probe_benchmark", self.train.probe_benchmark)
+        for name in self.train.watch:
+            self._known_benchmark("train.watch", name)
+        if len(set(self.train.watch)) < len(self.train.watch):
+            raise ValueError("train.watch names a benchmark twice")
 
     def _known_benchmark(self, path: str, name: str) -> None:
         if name not in self.curate.benchmarks:
@@ -187,6 +191,7 @@ class Params(Section):
             raise ValueError(
                 f"gate.max_surprise: method {method} does not ask the gate; take it out"
             )
+        self._check_stop_loss()
         if self.measures_surprise and not entry.enters_groups:
             key = "measure_surprise" if self.teacher.measure_surprise else "trace_choice"
             raise ValueError(
@@ -214,6 +219,20 @@ class Params(Section):
         if wrong is not None:
             raise ValueError(f"{entry.section}.{method}.{wrong}")
 
+    def _check_stop_loss(self) -> None:
+        loss = self.gate.stop_loss
+        if loss is None:
+            return
+        if self.entry.teaching is not Teaching.GATED:
+            raise ValueError(
+                f"gate.stop_loss: method {self.method} does not ask the gate; take it out"
+            )
+        if loss.surprise is None and not self.gate.holdout and not self.train.watch:
+            raise ValueError(
+                "gate.stop_loss has no witness: set gate.stop_loss.surprise, gate.holdout or "
+                "train.watch"
+            )
+
     @property
     def entry(self) -> MethodEntry:
         """The chosen method's entry: all that is known of it beside these parameters."""
@@ -224,7 +243,8 @@ class Params(Section):
         """Whether a round measures how far its traces surprise the policy."""
         teacher, limit = self.teacher, self.gate.max_surprise
         chosen = teacher.trace_choice == "likeliest"
-        return chosen or limit is not None or teacher.measure_surprise
+        witness = self.gate.stop_loss is not None and self.gate.stop_loss.surprise is not None
+        return chosen or limit is not None or witness or teacher.measure_surprise
 
     @property
     def method_options(self) -> Any:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from hapo_core.update_spec import LoraSpec, UpdateSpec
 from hapo_core.verifier_settings import VerifierSettings
 from pipeline.config.engine import EngineChoice
-from pipeline.config.section import RewardName, Section, shared
+from pipeline.config.section import Name, RewardName, Section, shared
 
 
 class Rewards(shared(VerifierSettings, "kind")):  # type: ignore[misc]
@@ -93,10 +93,19 @@ class Train(Section):
     """Measured once, at the start of the first segment; None trains on every problem."""
     probe_benchmark: str | None = None
     """Benchmark watched during training; None switches the probe off."""
+    watch: tuple[Name, ...] = Field(default=(), exclude_if=lambda names: not names)
+    """Benchmarks beside it that are not trained on, measured like the probe: what training costs
+    elsewhere. `gate.stop_loss` has them as a witness, and measures them before the first round."""
     probe_every: int = Field(default=10, ge=1)
     probe_problems: int = Field(default=64, ge=1)
     probe_samples: int = Field(default=4, ge=1)
     probe_temperature: float = Field(default=0.6, ge=0)
+
+    @property
+    def watched(self) -> list[str]:
+        """All benchmarks that training measures, the probe's first."""
+        probe = [] if self.probe_benchmark is None else [self.probe_benchmark]
+        return list(dict.fromkeys([*probe, *self.watch]))
 
 
 class Segment(Section):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hapo_core.verify import extract_answer
 from pipeline.curate.columns import MARKS, columns_of, median_length, named
 from pipeline.curate.sources.cells import key_text
-from pipeline.curate.sources.marks import parse_mark
+from pipeline.curate.sources.marks import LAST_NUMBER, parse_mark
 from pipeline.curate.sources.record import Row, RowFault
 from pipeline.curate.sources.table import find_adapter
 from pipeline.curate.text import exact_key, normalise
@@ -17,7 +17,10 @@ from pipeline.curate.trial import Trial, same_answer
 
 @dataclass(frozen=True)
 class Joined:
-    """How traces of another file join: their columns, and how many found their problem."""
+    """How traces of another file join: their columns, and how many found their problem.
+
+    `empty` rows have no text, `bare` traces mark no answer: their last number is taken.
+    """
 
     columns: dict[str, str]
     mark: str | None
@@ -25,6 +28,8 @@ class Joined:
     found: int
     right: int
     first_without: str = ""
+    empty: tuple[int, ...] = ()
+    bare: tuple[int, ...] = ()
 
     def line(self) -> str:
         """One line of `hapo data peek`."""
@@ -62,7 +67,23 @@ def propose_join(best: Trial, rows: Iterable[Row], traces: Sequence[Row]) -> Joi
                 )  # fmt: skip
                 found.append(at_text)
     best_join = max(found, key=lambda j: (j.found, j.right), default=None)
-    return best_join if best_join is not None and best_join.found else None
+    if best_join is None or not best_join.found:
+        return None
+    return replace(best_join, **_lacking(traces, best_join))
+
+
+def _lacking(rows: Sequence[Row], best: Joined) -> dict[str, tuple[int, ...]]:
+    """The numbers of rows without text, and of those without a mark where the last number is it."""
+    marks = [parse_mark(mark or "box", "peek") for mark in MARKS if mark != LAST_NUMBER]
+    empty, bare = list[int](), list[int]()
+    for number, row in enumerate(rows, start=1):
+        cell = row.get(best.columns["trace"])
+        texts = list(cell) if isinstance(cell, list) else [cell]
+        if not any(isinstance(text, str) and text.strip() for text in texts):
+            empty.append(number)
+        elif not any(mark.find(str(text)) for mark in marks for text in texts):
+            bare.append(number)
+    return {"empty": tuple(empty), "bare": tuple(bare) if best.mark == LAST_NUMBER else ()}
 
 
 def _join(

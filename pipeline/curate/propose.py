@@ -44,7 +44,10 @@ _TRIED = 200
 
 
 def propose(
-    source: TableSource, sample: Sequence[Row], again: Callable[[], Iterator[Row]]
+    source: TableSource,
+    sample: Sequence[Row],
+    again: Callable[[], Iterator[Row]],
+    apart: bool = False,
 ) -> tuple[Trial | None, list[tuple[str, Trial]]]:
     """(the best way to read the source, every adapter with what it makes of the sample).
 
@@ -52,6 +55,7 @@ def propose(
         source: where the rows are; its adapter, columns and mark are not looked at.
         sample: its first rows.
         again: all rows that the proposal is checked on, from the first.
+        apart: traces stand in a file of their own, which only the generic adapter joins.
 
     Returns:
         None in place of the best where nothing reads a row.
@@ -69,7 +73,7 @@ def propose(
         own = _without_what_fails(try_reading(guess.source, again()), again)
         own = own if own.accepted else None
     trials = [*fixed, ("generic", own or Trial(bare, len(sample)))]
-    known = _known(fixed, sample, own)
+    known = None if apart and own is not None else _known(fixed, sample, own)
     best = try_reading(known.source, again()) if known is not None else own
     return best, trials
 

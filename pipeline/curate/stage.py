@@ -289,12 +289,11 @@ def _storable(row: dict[str, object]) -> dict[str, object]:
 
 
 def _write_probe(params: Params, data: Path, target: Path) -> None:
-    """`artifacts/probe/`: the benchmark that training watches, or a line that there is none."""
+    """`artifacts/probe/`: the benchmarks that training watches, or a line that there is none."""
     shutil.rmtree(target, ignore_errors=True)
-    name = params.train.probe_benchmark
-    if name is None:
+    if not params.train.watched:
         atomic_write_text(target / "off", "train.probe_benchmark is not set\n")
-    else:
+    for name in params.train.watched:
         source = data / "benchmarks" / f"{name}.parquet"
         atomic_write_bytes(target / f"{name}.parquet", source.read_bytes())
 

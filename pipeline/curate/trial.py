@@ -11,8 +11,13 @@ from hapo_core.verify import extract_answer
 from hapo_core.verify.math.fastpath import plain_number
 from pipeline.config import TableSource
 from pipeline.curate.intake import row_fault
-from pipeline.curate.sources.record import Record, Row, RowFault
+from pipeline.curate.rules.golds import too_long
+from pipeline.curate.sources.record import Parts, Record, Row, RowFault
 from pipeline.curate.sources.table import check_columns, find_adapter
+from pipeline.curate.text import exact_key, normalise
+
+_REMEMBERED = 100_000
+"""Problems whose answers are kept, to find another answer of the same one."""
 
 
 @dataclass
@@ -20,7 +25,9 @@ class Trial:
     """What one way of reading makes of the rows.
 
     `accepted` rows have a problem and an answer; `right` of the `traces` end in it, `boxed` end in
-    any box; from `mended` rows an instruction was taken off, or the like.
+    any box; from `mended` rows an instruction was taken off, or the like. `doubts` are accepted
+    rows that curation drops for their answer, by what is wrong; `golds` is the first row and
+    answer of every problem.
     """
 
     source: TableSource
@@ -31,6 +38,8 @@ class Trial:
     boxed: int = 0
     mended: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    doubts: dict[str, list[str]] = field(default_factory=dict)
+    golds: dict[bytes, tuple[int, str]] = field(default_factory=dict)
 
     @property
     def score(self) -> tuple[int, int, int]:
@@ -48,6 +57,19 @@ class Trial:
             return f"0 of {self.rows} rows: {next(iter(self.faults))}"
         why = "; ".join(f"{n} not: {reason}" for reason, n in self.faults.most_common(3))
         return f"{self.accepted} of {self.rows} rows{traces}{'; ' + why if why else ''}"
+
+    def doubt(self, parts: Parts) -> None:
+        """Note an answer that is none, or not that of the same problem before."""
+        if long := too_long(parts.answer, "math"):
+            size = f"row {self.rows}: {len(parts.answer):,} characters"
+            self.doubts.setdefault(f"answers are {long}", []).append(size)
+        if len(self.golds) == _REMEMBERED:
+            return
+        key = exact_key(normalise(parts.problem))
+        row, gold = self.golds.setdefault(key, (self.rows, parts.answer))
+        if not (same_answer(gold, parts.answer) or exact_key(gold) == exact_key(parts.answer)):
+            pair = f"row {row}: {gold:.30}, row {self.rows}: {parts.answer:.30}"
+            self.doubts.setdefault("rows repeat a problem with another answer", []).append(pair)
 
 
 def try_reading(source: TableSource, rows: Iterator[Row] | Sequence[Row]) -> Trial:
@@ -81,6 +103,7 @@ def try_reading(source: TableSource, rows: Iterator[Row] | Sequence[Row]) -> Tri
             trial.faults[found[0]] += 1
             continue
         trial.accepted += 1
+        trial.doubt(parts)
         trial.traces += len(parts.traces)
         trial.mended += bool(parts.tolerated)
         ends = [extract_answer(t.text).answer for t in parts.traces]

@@ -102,6 +102,8 @@ def parameters(kind: str, params: Params) -> dict[str, object]:
     """Path -> value, defaults filled in; `segments` has the defaults of a segment."""
     dump = {"cold_start": {}} | params.model_dump(mode="json")  # left out where there is none
     found = {path: _at(dump, path) for path in READS[kind]}
+    if kind == "curate" and params.train.watch:
+        found["train.watch"] = list(params.train.watch)
     if kind == "train":
         fields = Segment.model_fields.items()
         found["segments"] = {k: f.default for k, f in fields if not f.is_required()}
@@ -127,8 +129,7 @@ def rewards_of(kind: str, params: Params) -> set[str]:
     sources = {s.reward or params.rewards.verifier for s in curate.sources.values()}
     benchmarks = {n: s.reward or params.rewards.verifier for n, s in curate.benchmarks.items()}
     if kind == "train":
-        probe = params.train.probe_benchmark
-        return sources | ({benchmarks[probe]} if probe is not None else set())
+        return sources | {benchmarks[name] for name in params.train.watched}
     if kind == "evaluate":
         return {benchmarks[name] for name in params.evaluate.benchmarks}
     return sources | set(benchmarks.values()) if kind == "curate" else set()

@@ -37,7 +37,7 @@ def is_plumbing(module: str, kind: str, params: Params | None = None) -> bool:
         return module not in COUNTED
     if kind == "report" and _inside(module, {"pipeline.show"}):
         return False
-    unwatched = kind == "train" and params is not None and params.train.probe_benchmark is None
+    unwatched = kind == "train" and params is not None and not params.train.watched
     return _inside(module, PLUMBING) or (unwatched and _inside(module, PROBE))
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from hapo_core.alarm import AlarmState, Spoken
 from hapo_core.errors import DataError
 from hapo_core.stats.benchmark import PairedResult, align, mean_interval, paired_test
 from hapo_core.stats.graduation import Graduation, graduation
@@ -89,6 +90,8 @@ class History:
     help: HelpEffect | None = None
     """Injected against held-out groups, where `gate.holdout` left some out."""
     graduation: Graduation | None = None
+    alarm: Spoken | None = None
+    """What `gate.stop_loss` said, if it did."""
     decisions: Mapping[str, int] = field(default_factory=dict)
     """What became of the teacher in the groups of all rounds, by `hapo_core.gate.Decision`."""
 
@@ -229,8 +232,17 @@ def _history(params: Params, policy: Path) -> History:
         prediction=predict_injection(params, rounds, all_groups),
         decisions={} if all_groups is None else Counter(all_groups["decision"].astype(str)),
         help=help_effect(visits),
+        alarm=_alarm(params, policy / list(params.segments)[-1]),
         graduation=graduation(visits),
     )
+
+
+def _alarm(params: Params, segment: Path) -> Spoken | None:
+    if params.gate.stop_loss is None:
+        return None
+    path = segment / "state" / "counters.json"
+    found = _json(path, f"train@{segment.name}").get("alarm")
+    return AlarmState.from_json(found).spoken if found else None
 
 
 def _success_bands(

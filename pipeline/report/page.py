@@ -26,6 +26,7 @@ from pipeline.report.tables import (
 )
 from pipeline.report.visits import graduation_table
 from pipeline.report.words import notes, outcome_sentence, teacher_sentence, verdict
+from pipeline.show.alarm import alarm_words
 from pipeline.show.charts import standalone
 from pipeline.show.pages import (
     fenced,
@@ -119,6 +120,8 @@ def _visits(history: History) -> dict[str, Any]:
         }
     if history.help is not None:
         found["help"] = asdict(history.help)
+    if history.alarm is not None:
+        found["alarm"] = {**asdict(history.alarm), "sentence": alarm_words(history.alarm)}
     return found
 
 

@@ -86,6 +86,8 @@ def method_line(params: Params) -> str:
         parts.append(
             f"gate: {gate.evidence} evidence{forget}, {statistic}, {_threshold(gate.threshold)}"
         )
+        if gate.stop_loss is not None:
+            parts.append(f"alarm: {gate.stop_loss.action}")
         if gate.max_surprise is not None:
             parts.append(f"traces at most {gate.max_surprise:g} nats a token above own rollouts")
     if params.entry.replaces:

@@ -10,6 +10,7 @@ from hapo_core.verdicts import UNKNOWN
 from pipeline.build.teacher import needs_traces
 from pipeline.report.data import Comparison, ReportData
 from pipeline.report.injection import cannot_vanish
+from pipeline.show.alarm import alarm_words
 from pipeline.show.text import p_value, percent, percent_interval, points
 
 WINDOW = 10  # rounds at either end that the verdict compares
@@ -127,6 +128,9 @@ def _untaught_tail(data: ReportData) -> str:
 
 def _gate_story(data: ReportData) -> str:
     window, first, last = ends(data)
+    if (alarm := data.history.alarm) is not None and alarm.shuts:
+        share = percent(data.history.pooled_share("injected_groups", slice(None)))
+        return f"The teacher was injected into {share} of all groups. {alarm_words(alarm)}"
     if data.history.total("injected_groups") == 0:
         return f"{_why_never(data)}: the teacher was not used once, so these updates are GRPO's."
     if sum(data.history.sampled) < 2:
@@ -202,6 +206,8 @@ def _training_notes(data: ReportData) -> list[Note]:
     if dead is not None and dead > DEAD_LIMIT:
         text = f"{percent(dead)} of all groups were dead: their rewards were all equal, so they "
         found.append(Note("warn", text + "gave no gradient."))
+    if history.alarm is not None and not history.alarm.shuts:
+        found.append(Note("warn", alarm_words(history.alarm)))
     if history.help is not None and history.help.ci is not None and history.help.ci[1] < 0:
         text = "Help does harm: at their next visit prompts that the teacher was injected into "
         text += "are solved less often than those that were held out."

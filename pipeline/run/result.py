@@ -27,6 +27,9 @@ def result_table(summary: dict[str, Any], *, colour: bool = False) -> str:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         line = "  ".join(cells).rstrip()
         lines.append(f"{_RED}{line}{_PLAIN}" if colour and FELL in row[3] else line)
+    if alarm := summary.get("alarm"):
+        said = str(alarm["sentence"])
+        lines.append(f"{_RED}{said}{_PLAIN}" if colour else said)
     return "\n".join([_result_head(summary), *lines])
 
 

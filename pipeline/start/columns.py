@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
@@ -54,13 +55,16 @@ def named(rows: Sequence[Row], field: str, taken: Sequence[str] = ()) -> str | N
 
 
 def _holds(rows: Sequence[Row], column: str, field: str) -> bool:
-    """Whether the cells can be this field."""
+    """Whether the cells can be this field: most of them, all of an id. What the others hold is
+    said row by row when they are read."""
     cells = [row[column] for row in rows if row.get(column) not in (None, "")]
+    kinds: tuple[type, ...] = (str,)
     if field in ("id", "answer"):
-        return all(isinstance(c, str | int | float | list) for c in cells)
-    if field == "trace":
-        return all(isinstance(c, str | list) for c in cells)
-    return all(isinstance(c, str) for c in cells)
+        kinds = (str, int, float, Decimal, list)
+    elif field == "trace":
+        kinds = (str, list)
+    good = sum(isinstance(c, kinds) and not isinstance(c, bool) for c in cells)
+    return good == len(cells) if field == "id" else 2 * good > len(cells) or not cells
 
 
 def guess_problems(rows: Sequence[Row], path: Path, traced: bool) -> dict[str, object]:

@@ -16,7 +16,8 @@ from hapo_core.rng import Purpose, uniforms
 from pipeline.config import PretrainedBase
 from pipeline.curate.prompts import PromptMaker
 from pipeline.models import fetch_model
-from pipeline.start.fit import Fit, Problem, spread
+from pipeline.start.fit import Fit, spread
+from pipeline.start.refuse import Problem
 
 SUFFIX = "\nReason step by step and put the final answer in \\boxed{}."
 _MEASURED = 2000

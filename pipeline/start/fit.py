@@ -17,12 +17,25 @@ from hapo_core.verify import Job, Verdict, VerifierPool
 from pipeline.build.teacher import Teacher, needs_traces
 from pipeline.build.verifier import verifier_settings
 from pipeline.config import Rewards, TableSource
-from pipeline.curate.check import Limits, Sample, check_data
+from pipeline.curate.check import boxed_as_is
+from pipeline.curate.rules.golds import gold_faults, too_long
 from pipeline.curate.sources.marks import BOX, HASHES, LAST_NUMBER, STATED, parse_mark
 from pipeline.curate.sources.record import Faulty
 from pipeline.curate.sources.table import open_table
 from pipeline.curate.text import exact_key, normalise
 from pipeline.start.columns import first_rows, guess_problems, guess_traces, named, short
+from pipeline.start.refuse import (
+    Problem,
+    Same,
+    listed,
+    refuse_empty_solutions,
+    refuse_lost,
+    refuse_repeated,
+    refuse_rows,
+    refuse_two_golds,
+    rows_of,
+    two_golds,
+)
 
 MOST = 20_000
 """Rows that are looked at, of problems and of solutions."""
@@ -47,17 +60,6 @@ class Given:
     traces_columns: Mapping[str, str] = field(default_factory=dict)
     mark: str | None = None
     verifier: str = "math"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A problem that can be trained on."""
-
-    text: str
-    answer: str
-    key: str | None
-    where: str
-    traces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def fit(given: Given) -> Fit:
         HapoError: they do not fit; says what is wrong, three examples, and what to set.
     """
     source = _source(given)
-    problems, notes = _problems(TableSource.model_validate(source), given.data)
+    problems, notes = _problems(TableSource.model_validate(source), given)
     problems, joined_by = _join(problems, source, given)
     if needs_traces(given.method) and not any(p.traces for p in problems):
         raise DataError(
@@ -97,7 +99,7 @@ def fit(given: Given) -> Fit:
             remedy="--traces FILE, or a column of them: --columns trace=COLUMN,...; or "
             "--method grpo, which needs none",
         )
-    _check_golds(problems, given)
+    notes += _check_golds(problems, given)
     mark, right, graded, teacher = _mark(problems, given)
     if graded and teacher.taught == 0 and needs_traces(given.method):
         raise DataError(
@@ -108,7 +110,9 @@ def fit(given: Given) -> Fit:
         )
     if mark != BOX:
         source["mark"] = mark
-    if teacher.lacking and graded:
+    if mark == LAST_NUMBER and given.mark is None:
+        notes += _unmarked(problems)
+    if teacher.taught < graded:
         notes.append(f"of the sampled solutions {right} of {graded} are right: {teacher.why}")
     return Fit(source, tuple(problems), joined_by, right, graded, given.verifier, tuple(notes))
 
@@ -160,82 +164,63 @@ def _trace_columns(
     return found if ours & theirs else guess_traces(loose, given.traces, False)
 
 
-def _problems(source: TableSource, path: Path) -> tuple[list[Problem], list[str]]:
+def _problems(source: TableSource, given: Given) -> tuple[list[Problem], list[str]]:
     """The problems that can be read, and notes on rows that cannot.
 
     Raises:
-        DataError: a row of the user's own file that curation would refuse, or too few problems.
+        DataError: a row of the user's own file that curation would refuse, a problem with two
+            answers, or too few problems.
     """
+    path = given.data
     plain = source.model_copy(update={"traces_path": None, "traces_columns": {}})
     opened = open_table("mine", plain)
     found: list[Problem] = []
     faults: Counter[str] = Counter()
     examples: dict[str, list[str]] = {}
+    remedies: list[str] = []
     for record in islice(opened.records, MOST):
         fault, example = None, ""
         if isinstance(record, Faulty):
             fault, example = record.fault.reason, record.fault.detail or record.excerpt
+            remedies += [record.fault.remedy] if record.fault.remedy else []
         else:
             parts = record.parts
             text, answer = normalise(parts.problem), normalise(parts.answer).strip()
             fault = "no problem text" if not text.strip() else None
             fault = fault or ("no answer" if not answer else None)
             example = text
+            if fault is None and (fault := too_long(answer, given.verifier)):
+                fault, example = f"the answer is {fault}", f"{len(answer):,}: {answer}"
             traces = tuple(t.text for t in parts.traces if not t.cut)
         if fault is None:
-            found.append(Problem(text, answer, parts.key, record.where, traces))
+            lines = (record.where,) * len(traces)
+            found.append(Problem(text, answer, parts.key, record.where, traces, lines))
             continue
         faults[fault] += 1
         kept = examples.setdefault(fault, [])
         if len(kept) < _EXAMPLES:
             kept.append(f"{record.where}: {short(example)}")
     if faults and opened.strict:
-        _refuse_rows(faults, examples, path)
+        refuse_rows(faults, examples, remedies, path)
     if len(found) < FEWEST:
         raise DataError(
             f"{len(found)} problems can be read, and a run needs {FEWEST} at the least: some are "
-            "held out to measure it" + _listed(faults, examples),
+            "held out to measure it" + listed(faults, examples),
             where=str(path),
             remedy="give more problems",
         )
-    _refuse_repeated(found, path)
-    return found, [f"{n} rows are left out: {what}" for what, n in faults.items()]
-
-
-def _refuse_rows(faults: Counter[str], examples: Mapping[str, list[str]], path: Path) -> None:
-    raise DataError(
-        f"{faults.total()} rows cannot be used" + _listed(faults, examples),
-        where=str(path),
-        remedy="mend or remove these rows; or take the column that is meant: "
-        "--columns problem=COLUMN,answer=COLUMN",
-    )
-
-
-def _listed(faults: Counter[str], examples: Mapping[str, list[str]]) -> str:
-    return "".join(
-        f"\n  {count} × {what}" + "".join(f"\n    {line}" for line in examples[what])
-        for what, count in faults.most_common(_EXAMPLES)
-    )
-
-
-def _refuse_repeated(problems: Sequence[Problem], path: Path) -> None:
-    """Ids are there to be unique; curation stops at the first that is not."""
-    seen: dict[str, Problem] = {}
-    twice = []
-    for problem in problems:
-        if problem.key is None:
-            continue
-        first = seen.setdefault(problem.key, problem)
-        if first is not problem:
-            twice.append(f"{problem.key!r}: {first.where} and {problem.where}")
-    if twice:
-        raise DataError(
-            f"{len(twice)} ids stand in several rows"
-            + "".join(f"\n  {line}" for line in twice[:_EXAMPLES]),
-            where=str(path),
-            remedy="make the ids unique; or leave them out, and solutions are joined by the "
-            "problem's text: --columns problem=COLUMN,answer=COLUMN",
+    refuse_repeated(found, path)
+    doubled = two_golds(found, _same_answers(given.verifier))
+    if opened.strict:
+        refuse_two_golds(doubled, path)
+    notes = [f"{rows_of(n)} left out: {what}" for what, n in faults.items()]
+    if doubled:
+        notes.append(
+            f"{rows_of(len(doubled), 'repeat')} a problem with another answer, the first row is "
+            f"kept: "
+            f"{doubled[0]}"
         )
+    return found, notes
 
 
 # --- solutions ------------------------------------------------------------------------------------
@@ -252,11 +237,13 @@ def _join(
     """
     if given.traces is None:
         return problems, None
-    opened = open_table("mine", TableSource.model_validate(dict(source)))
+    table = TableSource.model_validate(dict(source))
+    refuse_empty_solutions(table, MOST)
+    opened = open_table("mine", table)
     assert opened.traces is not None
     by_id = {p.key: i for i, p in enumerate(problems) if p.key is not None}
     by_text = {exact_key(p.text): i for i, p in enumerate(problems)}
-    found: dict[int, list[str]] = {}
+    found: dict[int, list[tuple[str, str]]] = {}
     lost, rows, by = [], 0, "text"
     for loose in islice(opened.traces, MOST):
         rows += 1
@@ -266,26 +253,19 @@ def _join(
         if at is None:
             lost.append(f"{loose.where}: {short(loose.key, 60)!r}")
         else:
-            found.setdefault(at, []).append(loose.trace.text)
+            found.setdefault(at, []).append((loose.trace.text, loose.where))
     if not rows:
         raise DataError("there is no solution", where=str(given.traces))
     if lost and len(problems) < MOST:
-        _refuse_lost(lost, rows, by, problems, given.traces)
-    return [replace(p, traces=(*p.traces, *found.get(i, ()))) for i, p in enumerate(problems)], by
+        refuse_lost(lost, rows, by, problems, given.traces)
+    return [_with(p, found.get(i, ())) for i, p in enumerate(problems)], by
 
 
-def _refuse_lost(
-    lost: Sequence[str], rows: int, by: str, problems: Sequence[Problem], path: Path
-) -> None:
-    have = [short(str(p.key if by == "id" else p.text), 60) for p in problems[:_EXAMPLES]]
-    raise DataError(
-        f"{len(lost)} of {rows} solutions find no problem, joined by {by}"
-        + "".join(f"\n  {line}" for line in lost[:_EXAMPLES])
-        + f"\n  the problems have {', '.join(map(repr, have))}, ...",
-        where=str(path),
-        remedy="name what joins them: --traces-columns trace=COLUMN,problem_id=COLUMN with "
-        "--columns id=COLUMN,..., or by the problem's text: --traces-columns "
-        "trace=COLUMN,problem=COLUMN; remove solutions of other problems",
+def _with(problem: Problem, more: Sequence[tuple[str, str]]) -> Problem:
+    return replace(
+        problem,
+        traces=(*problem.traces, *(text for text, _ in more)),
+        lines=(*problem.lines, *(where for _, where in more)),
     )
 
 
@@ -293,21 +273,42 @@ def _pool(verifier: str) -> VerifierPool:
     return VerifierPool(replace(verifier_settings(Rewards()), kind=verifier))
 
 
-def _check_golds(problems: Sequence[Problem], given: Given) -> None:
-    """Raises DataError where most golds are no reference answers for the verifier."""
-    samples = [Sample(p.where, p.answer, given.verifier) for p in spread(problems)]
+def _same_answers(verifier: str) -> Same:
+    def same(pairs: Sequence[tuple[Problem, Problem]]) -> list[bool]:
+        with _pool(verifier) as pool:
+            asked = (Job("gold", a.answer, boxed_as_is(b.answer), kind=verifier) for a, b in pairs)
+            return [found.verdict is Verdict.CORRECT for found in pool.verify(asked)]
+
+    return same
+
+
+def _check_golds(problems: Sequence[Problem], given: Given) -> list[str]:
+    """Notes on golds that are no reference answers for the verifier.
+
+    Raises:
+        DataError: most of them are none.
+    """
+    some = list(spread(problems))
     with _pool(given.verifier) as pool:
-        checked = check_data(samples, pool, Limits(respelled=1.0, mutated=1.0))
-    golds = checked.golds
-    if golds.share <= _USELESS:
-        return
-    shown = "".join(
-        f"\n  {n} × {fault}" + "".join(f"\n    {line}" for line in golds.examples[fault])
-        for fault, n in golds.faults.most_common(2)
-    )
+        faults = gold_faults([p.answer for p in some], pool)
+    found: Counter[str] = Counter()
+    examples: dict[str, list[str]] = {}
+    for problem, fault in zip(some, faults, strict=True):
+        if fault is not None:
+            found[fault] += 1
+            examples.setdefault(fault, []).append(f"{problem.where}: {short(problem.answer)}")
+    if not found:
+        return []
+    if found.total() <= _USELESS * len(some):
+        return [
+            f"{found.total()} of {len(some)} sampled answers are none that the verifier "
+            f"{given.verifier!r} compares; curation leaves such problems out: "
+            f"{next(iter(examples.values()))[0]}"
+        ]
     raise DataError(
-        f"{golds.bad} of {golds.trials} sampled answers are no reference answers for the verifier "
-        f"{given.verifier!r}: every reward of theirs would be unknown{shown}",
+        f"{found.total()} of {len(some)} sampled answers are no reference answers for the verifier "
+        f"{given.verifier!r}: every reward of theirs would be unknown"
+        + listed(found, {fault: lines[:_EXAMPLES] for fault, lines in examples.items()}),
         where=str(given.data),
         remedy="name the column of the final answers (--columns answer=COLUMN,...); answers that "
         "are words are compared as they stand with --verifier exact",
@@ -342,6 +343,24 @@ def _mark(problems: Sequence[Problem], given: Given) -> tuple[str, int, int, Tea
                 break
     assert best is not None
     return best
+
+
+def _unmarked(problems: Sequence[Problem]) -> list[str]:
+    """A note on solutions without any mark: nothing in them says which number is the answer."""
+    marks = [parse_mark(name, "--mark") for name in MARKS if name != LAST_NUMBER]
+    bare, count = list[str](), 0
+    for problem in problems:
+        for text, line in zip(problem.traces, problem.lines, strict=True):
+            count += 1
+            if not any(mark.find(text) for mark in marks):
+                bare.append(f"{line}, which ends {text.rstrip()[-30:]!r}")
+    if not bare:
+        return []
+    return [
+        f"{len(bare)} of {count} solutions mark no answer: their last number is taken for it, and "
+        f"written in a box after them; the first: {bare[0]}; "
+        + ("--mark box leaves them out" if len(bare) < count else "--mark PATTERN names a mark")
+    ]
 
 
 def spread(problems: Sequence[Problem], most: int = GRADED) -> Iterator[Problem]:

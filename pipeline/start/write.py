@@ -12,7 +12,8 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
 
 from pipeline.config.yaml import round_trip
 from pipeline.start.decide import Machine, Model, Numbers
-from pipeline.start.fit import Fit, Problem
+from pipeline.start.fit import Fit
+from pipeline.start.refuse import Problem
 
 HELD_OUT = Path("data/heldout.jsonl")
 SAMPLES = 4

@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hapo_core.alarm import AlarmState
 from hapo_core.distributed import ALONE, Ranks, is_sharded, unsharded
 from hapo_core.errors import DataError
 from hapo_core.gate import GateState, Posterior
@@ -83,10 +84,12 @@ def gate_state(table: pa.Table, counters: dict[str, object]) -> GateState:
         for row in table.to_pylist()
     }
     gamma, mean = counters["gamma"], counters["mean_success"]
+    alarm = counters.get("alarm")
     return GateState(
         posteriors,
         None if gamma is None else float(str(gamma)),
         None if mean is None else float(str(mean)),
+        AlarmState.from_json(alarm) if isinstance(alarm, dict) else None,
     )
 
 
@@ -129,6 +132,7 @@ def _write_counters(
             "gamma": state.gamma,
             "mean_success": state.mean_success,
             "waiting": list(waiting),
+            **({"alarm": state.alarm.as_json()} if state.alarm is not None else {}),
         },
     )
 

@@ -23,6 +23,17 @@ class Probe:
 
     def measure(self, engine: Engine, pool: VerifierPool, opening: str) -> dict[str, object]:
         """The probe columns of the ROUNDS table; `opening` is of `opened_thought`."""
+        result = self.result(engine, pool, opening)
+        return {
+            "probe_avg": result.avg,
+            "probe_low": result.ci[0],
+            "probe_high": result.ci[1],
+            "probe_n": result.n,
+            "probe_k": result.protocol.k,
+        }
+
+    def result(self, engine: Engine, pool: VerifierPool, opening: str) -> BenchmarkResult:
+        """The measurement; equal policies get equal ones."""
         seed = self.params.seed
         b = self.benchmark
         answered = respond(
@@ -42,26 +53,27 @@ class Probe:
             self.sampling.max_tokens,
             "chat",
         )
-        result: BenchmarkResult = benchmark_result(
+        return benchmark_result(
             (generation(response) for response in answered),
             b.ids,
             protocol,
         )
-        return {
-            "probe_avg": result.avg,
-            "probe_low": result.ci[0],
-            "probe_high": result.ci[1],
-            "probe_n": result.n,
-            "probe_k": protocol.k,
-        }
 
 
 def load_probe(params: Params, data: Path) -> Probe | None:
     """The configured probe, or None if it is switched off."""
+    name = params.train.probe_benchmark
+    return None if name is None else _probe_of(params, data, name)
+
+
+def load_watched(params: Params, data: Path) -> dict[str, Probe]:
+    """The benchmarks of `train.watch`, measured as the probe is."""
+    return {name: _probe_of(params, data, name) for name in params.train.watch}
+
+
+def _probe_of(params: Params, data: Path, name: str) -> Probe:
     train = params.train
-    if train.probe_benchmark is None:
-        return None
-    benchmark = load_benchmark(data, train.probe_benchmark, train.probe_problems)
+    benchmark = load_benchmark(data, name, train.probe_problems)
     sampling = Sampling(
         train.probe_samples, train.probe_temperature, 1.0, params.rollout.max_tokens
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,6 +31,7 @@ from pipeline.config import Params
 from pipeline.flows.observer import Observer
 from pipeline.grading.streaming import Verifying, refuse_unknown
 from pipeline.train import sampling
+from pipeline.train.listening import Listening
 from pipeline.train.probe import Probe
 from pipeline.train.sampling import RoundGroups
 from pipeline.train.trainset import TrainSet
@@ -69,6 +70,7 @@ class RoundDone:
         extra_rows: rows that trained beside the groups.
         probe: the probe's columns; empty where this round is not probed.
         surprise_tokens: what measuring the surprise of traces cost; None where it is not measured.
+        heard: columns of the alarm and of the watched benchmarks.
     """
 
     phase: Phase
@@ -77,6 +79,7 @@ class RoundDone:
     extra_rows: int
     probe: dict[str, object]
     surprise_tokens: int | None = None
+    heard: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass
@@ -101,6 +104,7 @@ class RoundLoop:
     observer: Observer
     ranks: Ranks
     parts: dict[str, float]
+    listening: Listening = field(default_factory=Listening)
 
     def run(self, index: int) -> RoundDone:
         """One round (counted from 0 over all segments)."""
@@ -108,13 +112,19 @@ class RoundLoop:
             self.data.prompt_ids, self.params.train.prompts_per_round, self.params.seed, index
         )
         phase = self.method.phase(index)
+        if self.listening.starts:
+            self._watch(index)
         sampled = self._sample(ids, index)
         planned = self.timed("gate", self.method.plan, list(sampled.groups.values()), index)
+        self.listening.groups(planned, index)
         extras = self.method.take_extras(index)
         metrics = self.timed("update", self._update, planned, extras, phase, index)
         probe = self._probe(index)
+        if self._measures(index):
+            self._watch(index + 1)
         tokens = sampled.measured_tokens if self.params.measures_surprise else None
-        return RoundDone(phase, planned, metrics, extras.rows, probe, tokens)
+        heard = self.listening.columns()
+        return RoundDone(phase, planned, metrics, extras.rows, probe, tokens, heard)
 
     def _sample(self, ids: list[str], index: int) -> RoundGroups:
         """Ask the method what it wants until it has it."""
@@ -193,8 +203,24 @@ class RoundLoop:
             self.engine.policy_changed()
         return metrics
 
+    def _measures(self, index: int) -> bool:
+        return (index + 1) % self.params.train.probe_every == 0
+
+    def _watch(self, done: int) -> None:
+        """Measure the watched benchmarks after `done` rounds."""
+        for name, probe in self.listening.watched.items():
+
+            def scores(probe: Probe = probe) -> dict[str, float]:
+                return probe.result(self.engine, self.pool, self.data.opening).by_problem()
+
+            with unsharded(self.model):
+                found = self.ranks.broadcast(
+                    lambda scores=scores: self.timed("watch", scores, direct=True)  # type: ignore[misc]
+                )
+            self.listening.measured(name, found, done)
+
     def _probe(self, index: int) -> dict[str, object]:
-        if self.probe is None or (index + 1) % self.params.train.probe_every:
+        if self.probe is None or not self._measures(index):
             return {}
         with unsharded(self.model):
             return self.ranks.broadcast(lambda: self.timed("probe", self._measure, direct=True))

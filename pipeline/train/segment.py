@@ -41,6 +41,7 @@ from pipeline.build.verifier import verifier_settings
 from pipeline.config import Loggers, Params
 from pipeline.dependencies.provenance import begin
 from pipeline.flows.observer import Observer
+from pipeline.show.alarm import alarm_words
 from pipeline.show.loggers import Curves
 from pipeline.show.rounds_page import RoundsPage
 from pipeline.train import rows as records
@@ -54,16 +55,16 @@ from pipeline.train.checkpoint import (
     write_state,
 )
 from pipeline.train.difficulty import within_band
-from pipeline.train.probe import Probe, load_probe
+from pipeline.train.listening import Listening
+from pipeline.train.probe import Probe, load_probe, load_watched
 from pipeline.train.round import NoEngine, RoundLoop, first_rank_generates
 from pipeline.train.start import same_run, start_of
 
 
 def inputs_of(params: Params) -> list[Path]:
     """The files of the curated data that training reads: other benchmarks are none of them."""
-    probe = params.train.probe_benchmark
     files = [DATA / "problems.parquet", DATA / "traces.parquet"]
-    return files + ([DATA / "benchmarks" / f"{probe}.parquet"] if probe is not None else [])
+    return files + [DATA / "benchmarks" / f"{name}.parquet" for name in params.train.watched]
 
 
 class Segment:
@@ -145,6 +146,7 @@ class Segment:
             self.observer,
             ranks,
             self.parts,
+            Listening.of(params, self.method.gate.state, self.watched),
         )
         self.page = RoundsPage(self.observer, self.name, before)
         for row in before:
@@ -157,7 +159,9 @@ class Segment:
         self.probe: Probe | None = load_probe(params, DATA)
         self.probed: str | None = None
         """What the probe found last, as people read it."""
-        asked = [*self.data.prompts.values(), *(self.probe.benchmark.prompts if self.probe else ())]
+        self.watched = load_watched(params, DATA)
+        measured = [*([self.probe] if self.probe else []), *self.watched.values()]
+        asked = [*self.data.prompts.values(), *(p for m in measured for p in m.benchmark.prompts)]
         self.engine: Engine = NoEngine()
         if self.ranks.first or not first_rank_generates(params):
             self.engine = rollout_engine(
@@ -226,8 +230,10 @@ class Segment:
             done.extra_rows,
             done.surprise_tokens,
         )
-        shown = row | done.probe
+        shown = row | done.probe | done.heard
         self._note_probe(shown)
+        if (spoken := self.loop.listening.spoken) and spoken.round == index + 1:
+            self.observer.log(alarm_words(spoken), logging.WARNING)
         self.loop.timed("save", self._save, index, planned, shown, direct=True)
         seconds = time.monotonic() - began
         self._show(index, planned, whole(row, "generated_tokens"), seconds)

@@ -212,3 +212,22 @@ def test_traces_without_their_problem_are_named() -> None:
     assert "6 of 7 traces" in shown and "row 7, 'Another one?'" in shown
     with pytest.raises(HapoError, match="no trace finds its problem"):
         peek(path, "--traces", write("n.jsonl", [{"solution": "So.", "problem": "Another?"}]))
+
+
+def test_what_curation_would_drop_or_refuse_is_said(tmp_path: Path) -> None:
+    """Two answers to a problem, an endless answer, traces without text or without a mark."""
+    rows = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(30)]
+    traces = [
+        {"question": r["question"], "solution": f"We add one to it. The result: {r['answer']}"}
+        for r in rows
+    ]
+    traces[4]["solution"] = ""
+    rows[12]["answer"] = "7" * 100_000
+    write(
+        "rows.jsonl", [*rows, {**rows[5], "answer": "99"}, {"question": "odd", "answer": {"a": 1}}]
+    )
+    write("traces.jsonl", traces)
+    text = peek("rows.jsonl", "--traces", "traces.jsonl")
+    assert "WARNING 1 rows repeat a problem with another answer" in text
+    assert "row 6: 6, row 31: 99" in text and "row 13: 100,000 characters" in text
+    assert "remove rows 5" in text and "29 traces mark no answer (the first in row" in text

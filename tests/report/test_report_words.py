@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 from report_run import SMALL, STORIES, Story, make_run
 
+from hapo_core.alarm import AlarmState, Spoken
 from pipeline.artifacts import atomic_write_json, read_json, write_manifest
 from pipeline.artifacts.tables import GROUPS, read_frame, write_table
 from pipeline.config import load_params
+from pipeline.config.method import StopLoss
 from pipeline.flows.observer import Observer
 from pipeline.report.curation import curation_tables
-from pipeline.report.data import ReportData, collect
+from pipeline.report.data import ReportData, _alarm, collect
+from pipeline.report.page import summary
 from pipeline.report.stage import write_report
 from pipeline.report.words import closed, notes, verdict
 from pipeline.show.charts import Series, line_chart, nice_ceiling
@@ -36,6 +39,26 @@ def test_verdict_of_a_gate_that_closes(tmp_path: Path) -> None:
     assert re.search(
         r"injected into [\d.]+ % of groups in the first 8 rounds and [\d.]+ % in", text
     )
+
+
+def test_an_alarm_stands_in_the_verdict_or_in_the_notes(tmp_path: Path) -> None:
+    """From the last segment's counters; what only speaks is a note, and the gate's story stays."""
+    whole = data_of(tmp_path, SMALL)
+    params = load_params(tmp_path / "params.yaml")
+    for shuts in (True, False):
+        gate = params.gate.model_copy(update={"stop_loss": StopLoss(surprise=0.5)})
+        spoken = Spoken("surprise", 4, 0.75, 0.001, 0.025, "", shuts)
+        counters = tmp_path / "artifacts/policy/2/state/counters.json"
+        atomic_write_json(counters, {"alarm": AlarmState(spoken=spoken).as_json()})
+        assert _alarm(params, counters.parents[1]) is None  # without the key nothing is read
+        alarmed = params.model_copy(update={"gate": gate})
+        found = _alarm(alarmed, counters.parents[1])
+        assert found == spoken
+        data = replace(whole, params=alarmed, history=replace(whole.history, alarm=found))
+        said = "Alarm in round 4: traces surprise the policy by 0.75 nats"
+        assert (said in verdict(data)) == shuts
+        assert any(said in n.text for n in notes(data)) != shuts
+        assert summary(data)["alarm"]["round"] == 4
 
 
 def test_verdicts_of_the_other_methods(tmp_path: Path) -> None:

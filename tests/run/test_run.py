@@ -66,6 +66,13 @@ def test_the_result_shows_every_benchmark_and_falls_in_red() -> None:
     assert [line.startswith("\x1b[31m") for line in red] == [True, False, False]
 
 
+def test_an_alarm_is_the_last_line_in_red() -> None:
+    number = {"avg": 0.5, "n": 8, "k": 1}
+    summary = {"base": {"a": number}, "final": {"a": number}, "alarm": {"sentence": "Alarm in 3."}}
+    assert result_table(summary).splitlines()[-1] == "Alarm in 3."
+    assert result_table(summary, colour=True).endswith("\x1b[31mAlarm in 3.\x1b[0m")
+
+
 def test_a_change_that_chance_may_have_made_is_no_fall() -> None:
     """The last lines and the report's sentence are of one mind."""
     before, after = {"avg": 0.05, "n": 60, "k": 1}, {"avg": 0.025, "n": 60, "k": 1}

@@ -32,7 +32,7 @@ def test_a_finished_project_has_nothing_to_do(finished_project: Project) -> None
     assert found["stages"][-1]["name"] == "report"
     assert by_name(found)["train@1"]["bytes"] > 0
     assert {"artifacts", "DVC's cache", "reports"} <= set(found["disk"])
-    assert "`dvc repro` has nothing to do" in finished_project.hapo("status").stdout
+    assert "`hapo run` has nothing to do" in finished_project.hapo("status").stdout
 
 
 def test_reasons_name_what_changed(finished_project: Project) -> None:

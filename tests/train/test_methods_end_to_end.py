@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -20,9 +21,10 @@ from tiny_segment import BUDGET, PARAMS, PROMPTS, SIZE, here, params_of, start, 
 from pipeline.artifacts import read_json
 from pipeline.artifacts.tables import GROUPS, ROLLOUTS, ROUNDS, SURPRISE, read_frame
 from pipeline.audit.numbers import audit_run
+from pipeline.audit.words import State, answer
 from pipeline.config import parse_params
 from pipeline.flows.observer import Observer
-from pipeline.train.checkpoint import read_waiting
+from pipeline.train.checkpoint import read_gate_state, read_waiting
 from pipeline.train.segment import Segment, train_segment
 
 __all__ = ["here", "start"]  # fixtures
@@ -243,3 +245,36 @@ def test_a_bound_refuses_resumes_exactly_and_is_audited(here: Path) -> None:
     segment.close()
     train_segment(params, "1", Observer("train@1"))
     assert hashes(Path("artifacts/policy/1")) == whole
+
+
+def test_the_alarm_shuts_the_gate_for_good_and_resumes_exactly(here: Path) -> None:
+    """A limit that every trace exceeds: six open groups a round, so that it speaks after round 2.
+    Two segments, the second stopped in between, end with the policy and the state of one."""
+    chosen: dict[str, Any] = {
+        "gate": {**GATE, "stop_loss": {"surprise": -50.0}},
+        "train": {"prompts_per_round": PROMPTS, "watch": ["heldout"], "probe_every": 2},
+    }
+    rounds, _, _ = trained("hapo", **chosen, segments={"1": {"prev": "base", "rounds": 3}})
+    assert rounds.alarm.tolist() == [0.0, 1.0, 1.0]
+    assert rounds.gamma.tolist() == [0.7, 0.7, 0.0]
+    assert (rounds.injected_groups[:2] > 0).all() and rounds.injected_groups[2] == 0
+    assert rounds.watch_heldout.notna().tolist() == [False, True, False]
+    state, _ = read_gate_state(Path("artifacts/policy/1"))
+    assert state.alarm is not None and set(state.alarm.start) == {"heldout"}
+    spoken = state.alarm.spoken
+    assert spoken is not None and (spoken.witness, spoken.round) == ("surprise", 2)
+    params = params_of("hapo", **chosen, segments={"1": {"prev": "base", "rounds": 3}})
+    audit = audit_run(params, Path(), 0)
+    assert answer(audit).state is State.GONE and audit.alarm == spoken and not audit.contradicted
+    assert "shut the gate after round 2" in answer(audit).sentences[0]
+    whole = {part: hashes(Path("artifacts/policy/1") / part) for part in ("model", "state")}
+    afresh()
+    two = {"1": {"prev": "base", "rounds": 1}, "2": {"prev": "1", "rounds": 2}}
+    targets = {"base": {"policy": "base"}, "final": {"policy": "2"}}
+    params = params_of("hapo", **chosen, segments=two, targets=targets)
+    train_segment(params, "1", Observer("train@1"))
+    stopped = Segment(params, "2", Observer("train@2"))
+    stopped.round(1)
+    stopped.close()
+    train_segment(params, "2", Observer("train@2"))
+    assert {p: hashes(Path("artifacts/policy/2") / p) for p in whole} == whole

@@ -36,14 +36,14 @@ def gold_faults(
     """
     faults: list[str | None] = []
     asked = list(zip(golds, rewards or [pool.settings.kind] * len(golds), strict=True))
-    short = [(g, kind) for g, kind in asked if not _too_long(g, kind) and not _is_number(g, kind)]
+    short = [(g, kind) for g, kind in asked if not too_long(g, kind) and not _is_number(g, kind)]
     itself = iter(
         pool.verify(Job("gold", g, boxed(_stated(g, kind)), kind=kind) for g, kind in short)
     )
     probed = iter(pool.verify(Job("probe", g, PROBE, kind=kind) for g, kind in short))
     for gold, kind in asked:
-        if _too_long(gold, kind):
-            faults.append(f"longer than {LONGEST} characters")
+        if fault := too_long(gold, kind):
+            faults.append(fault)
             continue
         if _is_number(gold, kind):
             faults.append(None)
@@ -62,9 +62,13 @@ def _stated(gold: str, kind: str) -> str:
     return reference(gold) if kind == "reasoning_gym" else gold
 
 
-def _too_long(gold: str, kind: str) -> bool:
-    """A gold of another reward may hold more than an answer (tests, metadata)."""
-    return kind in ("math", "exact") and len(gold) > LONGEST
+def too_long(gold: str, kind: str) -> str | None:
+    """What is wrong with a gold that is no final answer by its length alone; None for others.
+
+    A gold of another reward may hold more than an answer (tests, metadata).
+    """
+    long = kind in ("math", "exact") and len(gold) > LONGEST
+    return f"longer than {LONGEST} characters" if long else None
 
 
 def _is_number(gold: str, kind: str) -> bool:
