@@ -5,6 +5,7 @@
 # `make constraints`: write what .venv has to constraints.txt; `make newest`: the newest releases (may fail).
 # `make reference`: write docs/configuration.md anew, after a change of a key or its docstring.
 # `make test-verl`: verl's own functions as an oracle of losses and advantages.
+# `make site`: docs/ as a site in build/site; a broken link fails.
 # `make gpu`: on a CUDA card, correctness and speed in bounded parts (docs/gpu.md).
 # `make test-vllm`: build an engine environment with vLLM (CPU), then the tests on the real server.
 PYTHON ?= python3
@@ -16,7 +17,7 @@ export HF_HUB_OFFLINE ?= 1
 
 ENGINE ?= build/engine-cpu
 
-.PHONY: run test soak gpu test-vllm test-verl lint setup smollm2 clean reference fast constraints newest
+.PHONY: site run test soak gpu test-vllm test-verl lint setup smollm2 clean reference fast constraints newest
 
 run: $(READY)
 	hapo run
@@ -55,6 +56,11 @@ reference: $(READY)
 	mkdir -p build
 	python -m pipeline.config.reference > build/configuration.md.new
 	mv build/configuration.md.new docs/configuration.md
+
+# mkdocs.yml says how; strict: a broken link, or a page that the site does not name, fails.
+site: $(READY)
+	$(INSTALL) $(CONSTRAINTS) --editable '.[site]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: setup-dev
 	ruff check .
