@@ -1,7 +1,6 @@
 # `make run`: set up, then the main job on the quickstart profile. `make test`: set up, then all checks.
 # `make soak`: the kill matrix, about 50 kills (half an hour; HAPO_SOAK_SEED chooses them), and
-# the long tests of clean, remotes, experiments, schedules, comparisons, of Prefect's UI in a browser, and
-# every property of the verifier (1,000 pairs a kind).
+# every test that is marked `long`, and every property of the verifier (1,000 pairs a kind).
 # `make fast`: the tests of configuration, artifacts, documents and losses; no run, no server.
 # `make constraints`: write what .venv has to constraints.txt; `make newest`: the newest releases (may fail).
 # `make reference`: write docs/configuration.md anew, after a change of a key or its docstring.
@@ -32,9 +31,8 @@ fast: setup-dev
 	  tests/core/test_evaluate_stats.py
 
 soak: setup-dev
-	HAPO_SOAK=1 python -m pytest -s tests/soak/test_kill_matrix.py tests/run/test_clean.py \
-	  tests/run/test_second_clone.py tests/run/test_experiments.py tests/flows/test_browser.py tests/flows/test_serve.py \
-	  tests/compare/test_compare.py tests/verify/test_verify_properties.py
+	HAPO_SOAK=1 python -m pytest -s -m soak --ignore=tests/vllm_cpu
+	HAPO_SOAK=1 python -m pytest -s tests/verify/test_verify_properties.py
 
 test-vllm: setup-dev
 	hapo engine install --cpu --path $(ENGINE)
