@@ -1,11 +1,11 @@
 # `make run`: set up, then the main job on the quickstart profile. `make test`: set up, then all checks.
 # `make soak`: the kill matrix, about 50 kills (half an hour; HAPO_SOAK_SEED chooses them), and
-# the long tests of clean, remotes, experiments, schedules, comparisons, of Prefect's UI in a browser, and
-# every property of the verifier (1,000 pairs a kind).
+# every test that is marked `long`, and every property of the verifier (1,000 pairs a kind).
 # `make fast`: the tests of configuration, artifacts, documents and losses; no run, no server.
 # `make constraints`: write what .venv has to constraints.txt; `make newest`: the newest releases (may fail).
 # `make reference`: write docs/configuration.md anew, after a change of a key or its docstring.
 # `make test-verl`: verl's own functions as an oracle of losses and advantages.
+# `make site`: docs/ as a site in build/site; a broken link fails.
 # `make gpu`: on a CUDA card, correctness and speed in bounded parts (docs/gpu.md).
 # `make test-vllm`: build an engine environment with vLLM (CPU), then the tests on the real server.
 PYTHON ?= python3
@@ -17,7 +17,7 @@ export HF_HUB_OFFLINE ?= 1
 
 ENGINE ?= build/engine-cpu
 
-.PHONY: run test soak gpu test-vllm test-verl lint setup smollm2 clean reference fast constraints newest
+.PHONY: site run test soak gpu test-vllm test-verl lint setup smollm2 clean reference fast constraints newest
 
 run: $(READY)
 	hapo run
@@ -31,9 +31,8 @@ fast: setup-dev
 	  tests/core/test_evaluate_stats.py
 
 soak: setup-dev
-	HAPO_SOAK=1 python -m pytest -s tests/soak/test_kill_matrix.py tests/run/test_clean.py \
-	  tests/run/test_second_clone.py tests/run/test_experiments.py tests/flows/test_browser.py tests/flows/test_serve.py \
-	  tests/compare/test_compare.py tests/verify/test_verify_properties.py
+	HAPO_SOAK=1 python -m pytest -s -m soak --ignore=tests/vllm_cpu
+	HAPO_SOAK=1 python -m pytest -s tests/verify/test_verify_properties.py
 
 test-vllm: setup-dev
 	hapo engine install --cpu --path $(ENGINE)
@@ -57,6 +56,11 @@ reference: $(READY)
 	mkdir -p build
 	python -m pipeline.config.reference > build/configuration.md.new
 	mv build/configuration.md.new docs/configuration.md
+
+# mkdocs.yml says how; strict: a broken link, or a page that the site does not name, fails.
+site: $(READY)
+	$(INSTALL) $(CONSTRAINTS) --editable '.[site]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: setup-dev
 	ruff check .

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from enum import StrEnum
 
+from hapo_core.errors import HapoError
+
 STD_EPSILON = 1e-6
 
 
@@ -23,8 +25,16 @@ def group_advantages(rewards: Sequence[float | None], kind: AdvantageKind) -> li
 
     An unknown reward (None) takes no part in mean and std, and its rollout gets advantage 0.
     If all known rewards are equal, every advantage is exactly 0 (a dead group).
+
+    Raises:
+        HapoError: a reward is not a finite number. It would make every advantage of its group NaN.
     """
     known = [r for r in rewards if r is not None]
+    if not all(map(math.isfinite, known)):
+        raise HapoError(
+            f"a reward is not a finite number: {known}",
+            remedy="the reward of a response of which nothing is known is None",
+        )
     if len(known) < 2 or min(known) == max(known):
         return [0.0] * len(rewards)
     mean = math.fsum(known) / len(known)

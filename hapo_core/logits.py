@@ -27,6 +27,9 @@ _LOUD = 64.0
 """Hidden states are multiplied by this to see functions that are nearly linear around 0."""
 _PROBE = 12
 """Tokens of the probe."""
+FOREIGN = (TypeError, ValueError, AttributeError, LookupError, RuntimeError, AssertionError)
+"""What a model's own code may raise where it is used in a way its author did not foresee: another
+way is tried. `no_room` comes first, as a full memory says nothing about the way."""
 
 
 class HeadPath(StrEnum):
@@ -41,6 +44,12 @@ class HeadPath(StrEnum):
 
 
 _FOUND: WeakKeyDictionary[PreTrainedModel, HeadPath] = WeakKeyDictionary()
+
+
+def no_room(error: BaseException) -> None:
+    """Raises `error` again where it is a full memory, which is a RuntimeError too."""
+    if isinstance(error, torch.OutOfMemoryError):
+        raise error
 
 
 def head_path(model: PreTrainedModel) -> HeadPath:
@@ -142,7 +151,8 @@ def _try(model: PreTrainedModel) -> HeadPath:
         return HeadPath.WHOLE
     try:
         hidden = hidden_states(model, ids)
-    except (TypeError, ValueError, AttributeError, AssertionError):
+    except FOREIGN as reason:
+        no_room(reason)
         return HeadPath.WHOLE  # a base model that wants more than tokens, or gives something else
     stand = _stands(model, hidden[0], own[0])
     if isinstance(head, torch.nn.Module):
@@ -156,7 +166,8 @@ def _stands(model: PreTrainedModel, hidden: torch.Tensor, own: torch.Tensor) -> 
     """Whether the end of the forward pass can be had alone."""
     try:
         logits = own_logits(model, hidden)
-    except (TypeError, ValueError, AttributeError, IndexError, RuntimeError, AssertionError):
+    except FOREIGN as reason:
+        no_room(reason)
         return False
     return logits.shape == own.shape and _agree(logits, own)
 

@@ -57,6 +57,9 @@ class ChunkedLogProbs(torch.autograd.Function):
             rows = slice(start, start + ctx.size)
             h, t, g_rows = hidden[rows], target[rows], g[rows, None]
             logp = _logp(h, weight, bias, ctx.temperature)
+            # `d` becomes d logits [chunk, vocabulary] in the storage of `logp`. A target's log-prob
+            # gives g (onehot - p), the entropy gives -e p (log p + H). The part with p is written
+            # first, p (-e (log p + H) - g); the one-hot part is then added at the targets alone.
             if ctx.with_entropy:
                 p = logp.exp()
                 entropy = -(p * logp).sum(-1, keepdim=True)
@@ -65,10 +68,12 @@ class ChunkedLogProbs(torch.autograd.Function):
             else:
                 d = logp.exp_().mul_(-g_rows)
             d.scatter_add_(-1, t[:, None], g_rows)
+            # Softmax was taken of logits / temperature: the chain rule divides once more.
             d = d.div_(ctx.temperature).to(hidden.dtype)
             if d_hidden is not None:
                 torch.mm(d, weight, out=d_hidden[rows])
             if d_weight is not None:
+                # float32 can be summed in place; a product in bfloat16 is widened when added.
                 if weight.dtype == torch.float32:
                     d_weight.addmm_(d.T, h)
                 else:

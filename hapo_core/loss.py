@@ -30,7 +30,13 @@ from hapo_core.objective import (
 
 
 def row_scales(rows: Sequence[TrainRow], aggregation: Aggregation, max_tokens: int) -> list[float]:
-    """Per-token scale of every row, from the whole optimizer batch (dead rows counted).
+    """Per-token scale of every row [rows], from the whole optimizer batch (dead rows counted).
+
+    The loss is minus the sum over all tokens of scale x term. What a mean divides by (tokens, rows
+    or groups) is counted here, once, before the batch is split: a micro-batch adds its share of the
+    sum and needs to know nothing of the others. The parts are normalised apart, so that traces
+    imitated beside the groups do not change how much a group's row counts; a row's weight
+    multiplies last and enters no normaliser.
 
     Args:
         rows: all rows of all groups of the batch, on every rank.

@@ -94,7 +94,7 @@ class HAPOConfig(GRPOConfig):
 
     @property
     def gate_spec(self) -> GateSpec:
-        """The gate."""
+        """Evidence, statistic, prior and threshold as `hapo_core.gate` takes them."""
         return GateSpec(
             threshold=self._threshold(),
             evidence=Evidence(self.hapo_evidence),

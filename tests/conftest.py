@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import compileall
 import json
 import os
 import shutil
@@ -21,9 +22,16 @@ import pytest
 
 from pipeline.flows import server
 
+# Two workers of pytest on two cores: a second thread in each costs more than it gives (80 times on
+# a loaded machine), and threads that spin while they wait take the core from those that work.
+# Before anything imports torch; processes that tests start take it over.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 REPO = Path(__file__).parents[1]
-long = pytest.mark.skipif("HAPO_SOAK" not in os.environ, reason="long: `make soak`")
-"""For tests beyond the fifteen minutes of `make test`."""
+SOAK = "HAPO_SOAK" in os.environ
+long = pytest.mark.soak
+"""For tests beyond the nine minutes of `make test`: `make soak` runs them."""
 STAGES = ("curate", "base", "train", "evaluate", "report")
 TOY_PARAMS = """\
 # a comment at the top
@@ -60,6 +68,13 @@ targets:
   final: {policy: "2"}  # kept in step with segments
 compute: {threads: 1}
 """
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that are marked `long` skip outside of `make soak`, and say so."""
+    for item in items:
+        if not SOAK and item.get_closest_marker("soak"):
+            item.add_marker(pytest.mark.skip(reason="long: `make soak`"))
 
 
 @pytest.fixture(scope="module")
@@ -290,6 +305,7 @@ def project_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         real = f'REAL = "pipeline.{stage}.real"\n'
         entry.write_text(f'from pipeline.toy_stage import main\n\n{real}main("{stage}")\n')
     (root / "params.yaml").write_text(TOY_PARAMS)
+    compileall.compile_dir(root, quiet=1)  # once, not in every copy
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "start"]):
         subprocess.run([*git, *words], cwd=root, check=True)

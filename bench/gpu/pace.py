@@ -81,7 +81,7 @@ class Words:
     pad_token_id, eos_token_id = 0, None
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
-        """Nothing."""
+        """An empty text: only token ids are measured."""
         return ""
 
 

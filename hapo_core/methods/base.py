@@ -99,12 +99,12 @@ class ReinforcementMethod:
         raise NotImplementedError
 
     def plan(self, groups: Sequence[Group], round_index: int) -> list[PlannedGroup]:
-        """See `Method.plan`."""
+        """The groups in their order, each with decision, reading and rows; the gate learns."""
         self.gate.begin_round(round_index, success_rate(list(groups)))
         return [self._plan_group(group, round_index) for group in groups]
 
     def take_extras(self, round_index: int) -> Extras:
-        """None."""
+        """No rows outside of the groups; CHORD and ReLIFT have some."""
         return Extras()
 
     def assemble(

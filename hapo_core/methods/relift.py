@@ -53,7 +53,7 @@ class ReLIFT(GRPO):
         self.waiting = list(waiting)
 
     def plan(self, groups: Sequence[Group], round_index: int) -> list[PlannedGroup]:
-        """See `Method.plan`."""
+        """GRPO's rows; groups that failed whole put their prompts on the waiting list."""
         waiting = set(self.waiting)
         for group in groups:
             prompt_id = group.prompt.prompt_id

@@ -23,7 +23,7 @@ class SFT:
         return Phase.SFT
 
     def wants(self, groups: Sequence[Group], size: int, round_index: int) -> list[Request]:
-        """Nothing."""
+        """No requests: a round samples nothing, and its groups stay without rollouts."""
         return []
 
     def plan(self, groups: Sequence[Group], round_index: int) -> list[PlannedGroup]:
@@ -31,7 +31,7 @@ class SFT:
         return [plan_supervised(group) for group in groups]
 
     def take_extras(self, round_index: int) -> Extras:
-        """None."""
+        """No rows outside of the groups: `plan` has all of them."""
         return Extras()
 
 

@@ -39,7 +39,7 @@ class SFTThenRL(GRPO):
         return super().wants(groups, size, round_index)
 
     def plan(self, groups: Sequence[Group], round_index: int) -> list[PlannedGroup]:
-        """See `Method.plan`."""
+        """One likelihood row a group in supervised rounds, then GRPO's rows."""
         if self.phase(round_index) is Phase.SFT:
             return [plan_supervised(group) for group in groups]
         return super().plan(groups, round_index)

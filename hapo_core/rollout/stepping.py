@@ -21,6 +21,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from hapo_core.errors import HapoError
+from hapo_core.logits import FOREIGN, no_room
 
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 _LOW_PRECISION = 0.3
@@ -198,16 +199,8 @@ def _try(model: PreTrainedModel, pad: int) -> type[Padded] | type[Aligned] | typ
             continue
         try:
             error = _error(model, way(model, pad))
-        except (
-            TypeError,
-            ValueError,
-            AttributeError,
-            LookupError,
-            RuntimeError,
-            AssertionError,
-        ) as reason:
-            if isinstance(reason, torch.OutOfMemoryError):
-                raise
+        except FOREIGN as reason:
+            no_room(reason)
             apart.append(f"{way.__name__}: {type(reason).__name__}")
             continue
         # `not <=`: NaN agrees with nothing.

@@ -7,7 +7,7 @@ goes on.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +18,7 @@ from pipeline.artifacts.revisions import need_git
 from pipeline.config import Params, load_params
 from pipeline.dependencies.lock import FOLDER, READS, differences, lock_of, read_lock
 from pipeline.dependencies.provenance import read_provenance
+from pipeline.dependencies.values import changed_values
 from pipeline.dependencies.watch import STAGE as DEPS
 from pipeline.flows.observer import brief
 from pipeline.system.disk_use import DiskSizes, _disk
@@ -187,22 +188,7 @@ def _changed_params(dep: Any) -> Iterator[str]:
         yield f"{dep} is new"
         return
     now = dep.read_params()
-    before, after = flat(recorded), flat({k: now[k] for k in now})
-    for key in sorted(before.keys() | after.keys()):
-        old, new = before.get(key, "(none)"), after.get(key, "(none)")
-        if old != new:
-            yield f"{key}: {old} -> {new}"
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as `section.key: value`."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return found
+    yield from changed_values(recorded, {key: now[key] for key in now})
 
 
 # --- unfinished work ----------------------------------------------------------------------------

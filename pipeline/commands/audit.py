@@ -35,7 +35,7 @@ def _command(options: argparse.Namespace) -> None:
     made = as_made(load_params(root / "params.yaml"), root)
     audit = audit_run(made.params, root, options.groups, made.differs)
     out = options.out or root / "reports"
+    print(render_text(audit), flush=True)  # first: a project that is only read can be audited too
     atomic_write_text(out / "audit.md", render_markdown(audit))
     atomic_write_json(out / "audit.json", as_json(audit))
-    print(render_text(audit))
     print(f"\nwritten to {out / 'audit.md'} and {out / 'audit.json'}")

@@ -87,7 +87,7 @@ class Cell:
 
     @property
     def params(self) -> Params:
-        """Its configuration."""
+        """`raw` as the schema reads it: checked, defaults filled in."""
         return parse_params(self.raw, where=f"cell {self.label}, seed {self.seed}")
 
 

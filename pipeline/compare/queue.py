@@ -115,11 +115,11 @@ class Queue:
         done = self._call(command)
         if done.returncode != 0:
             shown = " ".join(command[2:] if command[0] == sys.executable else command)
-            raise HapoError(
-                f"`{shown}` failed: {(done.stderr or done.stdout).strip()}",
-                where=str(self.root),
-                remedy="a project needs git with at least one commit, and DVC (`dvc init`)",
-            )
+            said = (done.stderr or done.stdout).strip()
+            remedy = "a project needs git with at least one commit, and DVC (`dvc init`)"
+            if re.search(r"\[Errno (13|30)\]", said):  # EACCES, EROFS
+                remedy = "the project cannot be written by this user: work in a copy elsewhere"
+            raise HapoError(f"`{shown}` failed: {said}", where=str(self.root), remedy=remedy)
         return done.stdout
 
     def _call(self, command: list[str]) -> subprocess.CompletedProcess[str]:

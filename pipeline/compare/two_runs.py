@@ -21,6 +21,7 @@ from pipeline.artifacts.revisions import fetch
 from pipeline.config import PARAMS
 from pipeline.dependencies.lock import GRAPH, place_of
 from pipeline.dependencies.provenance import PROVENANCE
+from pipeline.dependencies.values import flat
 
 if TYPE_CHECKING:
     from hapo_core.stats.benchmark import PairedResult
@@ -47,8 +48,6 @@ class Side:
     def params(self) -> dict[str, Any]:
         """As params.yaml has them, flat: `gate.threshold.gamma` -> value."""
         from ruamel.yaml import YAML
-
-        from pipeline.checks.status import flat
 
         return flat(YAML(typ="safe").load((self.root / PARAMS).read_text(encoding="utf-8")))
 
@@ -152,8 +151,6 @@ def tables(a: Side, b: Side) -> list[Table]:
 
 def _settings(a: Side, b: Side) -> tuple[dict[str, Any], dict[str, Any], str, str]:
     """(parameters of a, of b, title, note): what both were made with, where both recorded it."""
-    from pipeline.checks.status import flat
-
     made = [side.made for side in (a, b)]
     notes = [
         f"{side.name}: {text}"

@@ -141,7 +141,8 @@ def _guesses(rows: Sequence[Row]) -> Iterator[dict[str, object]]:
     solved = any(
         holds_solutions(rows, c, m) for c in by_kind["trace"] for m in (None, HASHES, STATED)
     )
-    if not answers and not by_kind["answer"] and not solved:
+    other = [c for c in by_kind["answer"] if c not in by_kind["label"]]
+    if not answers and not other and not solved:
         short = sorted(columns_of(rows), key=lambda c: median_length(rows, c))
         taken = {*problems[:1], *by_kind["id"], *by_kind["trace"]}
         answers = [c for c in short if c not in taken and holds_answers(rows, c)][:2]
@@ -163,7 +164,7 @@ def _marked(
     ids = [c for c in by_kind["id"] if c not in columns.values()]
     columns["id"] = next((c for c in ids if is_id(rows, c)), None)
     for flag in ("cut", "label") if trace else ():
-        columns[flag] = next((c for c in by_kind[flag] if is_flag(rows, c)), None)
+        columns[flag] = next((c for c in by_kind[flag] if c != answer and is_flag(rows, c)), None)
     kept = {ours: theirs for ours, theirs in columns.items() if theirs is not None}
     for mark in MARKS if trace else (None,):
         if answer is not None or (mark != LAST_NUMBER and holds_solutions(rows, str(trace), mark)):

@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
+import io
 import re
 
-from pipeline.config import TableSource
+from ruamel.yaml.comments import CommentedMap
 
-_PLAIN = re.compile(r"[A-Za-z_/.~][\w/.@~-]*")
-_RESERVED = {"yes", "no", "on", "off", "true", "false", "null", "y", "n", "~", ".nan", ".inf"}
+from pipeline.config import TableSource
+from pipeline.config.yaml import round_trip
 
 
 def as_yaml(name: str, source: TableSource) -> list[str]:
     """`curate.sources.NAME` as lines of params.yaml."""
-    lines = ["curate:", "  sources:", f"    {source_name(name)}:", "      kind: table"]
+    entry = CommentedMap(kind="table")
     if source.adapter != "generic":
-        lines.append(f"      adapter: {source.adapter}")
+        entry["adapter"] = source.adapter
     for option in ("path", "hub", "revision", "config", "mark", "traces_path"):
-        value = getattr(source, option)
-        if value is not None:
-            lines.append(f"      {option}: {_scalar(value)}")
+        if getattr(source, option) is not None:
+            entry[option] = getattr(source, option)
     if source.hub is not None:
-        lines.append(f"      split: {_scalar(source.split)}")
+        entry["split"] = source.split
     for option in ("columns", "traces_columns"):
-        pairs = getattr(source, option)
-        if pairs:
-            inside = ", ".join(f"{ours}: {_scalar(theirs)}" for ours, theirs in pairs.items())
-            lines.append(f"      {option}: {{{inside}}}")
+        if getattr(source, option):
+            entry[option] = CommentedMap(getattr(source, option))
+            entry[option].fa.set_flow_style()
     if source.strict is not None:
-        lines.append(f"      strict: {str(source.strict).lower()} # rows that fail are counted")
-    return lines
-
-
-def _scalar(text: str) -> str:
-    if _PLAIN.fullmatch(text) and text.lower() not in _RESERVED:
-        return text
-    if text.isprintable():
-        return "'" + text.replace("'", "''") + "'"
-    return '"' + text.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
+        entry["strict"] = source.strict
+        entry.yaml_add_eol_comment("rows that fail are counted", "strict")
+    stream = io.StringIO()
+    round_trip().dump({"curate": {"sources": {source_name(name): entry}}}, stream)
+    return stream.getvalue().splitlines()
 
 
 def source_name(text: str) -> str:

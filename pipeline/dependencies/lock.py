@@ -24,6 +24,7 @@ from pipeline.config.data import PresetSource
 from pipeline.config.policy import PretrainedBase
 from pipeline.dependencies.closure import closure, code_hash, code_root, parsed
 from pipeline.dependencies.plumbing import is_plumbing
+from pipeline.dependencies.values import changed_values
 
 FOLDER = Path("deps")
 GRAPH = "graph"
@@ -313,11 +314,7 @@ def place_in_graph(stage: str, graph: Lock) -> Lock:
 
 def differences(before: Lock, now: Lock) -> list[str]:
     """What changed, in words: `update.epochs: 1 -> 2`, `hapo_core.gate was edited`."""
-    lines = []
-    old, new = _flat(before.get("parameters", {})), _flat(now.get("parameters", {}))
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            lines.append(f"{key}: {old.get(key, '(none)')} -> {new.get(key, '(none)')}")
+    lines = changed_values(before.get("parameters", {}), now.get("parameters", {}))
     for part in ("modules", "user_code", "files", "packages", "inputs"):
         a, b = before.get(part, {}), now.get(part, {})
         for name in sorted(a.keys() | b.keys()):
@@ -329,13 +326,3 @@ def differences(before: Lock, now: Lock) -> list[str]:
                 what = "is new" if name not in a else "is gone" if name not in b else "was edited"
                 lines.append(f"{name} {what}")
     return lines
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found

@@ -9,4 +9,4 @@ class SilentObserver(Observer):
     """The observer of all ranks but the first: they report nothing."""
 
     def log(self, message: str, level: int = 20) -> None:
-        """Nothing."""
+        """Takes a line and shows it nowhere: the first rank logs it for all."""

@@ -99,15 +99,15 @@ def guarded(main: Callable[[], object]) -> int:
 
 def _not_ours(error: OSError) -> HapoError | None:
     """The error for a file that this user may not write (or read): a read-only project."""
-    remedies = {
-        errno.EROFS: "the file system is read-only: work in a copy of the project elsewhere",
-        errno.EACCES: "it belongs to another user or is protected: change that, or work in a copy",
-        errno.EPERM: "it belongs to another user or is protected: change that, or work in a copy",
-    }
-    if error.errno not in remedies:
-        return None
     where = str(error.filename) if error.filename else None
-    return HapoError(str(error.strerror), where=where, remedy=remedies[error.errno])
+    if error.errno == errno.EROFS:
+        what = "this lies on a file system that is read-only, and a file has to be written there"
+        return HapoError(what, where=where, remedy="work in a copy of the project elsewhere")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        what = f"this user may not use a file or folder that is needed ({error.strerror})"
+        remedy = "it belongs to another user or is protected: change that, or work in a copy"
+        return HapoError(what, where=where, remedy=remedy)
+    return None
 
 
 @contextmanager

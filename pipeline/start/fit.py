@@ -18,12 +18,13 @@ from pipeline.build.teacher import Teacher, needs_traces
 from pipeline.build.verifier import verifier_settings
 from pipeline.config import Rewards, TableSource
 from pipeline.curate.check import boxed_as_is
+from pipeline.curate.columns import first_named
 from pipeline.curate.rules.golds import gold_faults, too_long
 from pipeline.curate.sources.marks import BOX, HASHES, LAST_NUMBER, STATED, parse_mark
 from pipeline.curate.sources.record import Faulty
 from pipeline.curate.sources.table import open_table
 from pipeline.curate.text import exact_key, normalise
-from pipeline.start.columns import first_rows, guess_problems, guess_traces, named, short
+from pipeline.start.columns import first_rows, guess_problems, guess_traces, short
 from pipeline.start.refuse import (
     Problem,
     Same,
@@ -140,7 +141,7 @@ def _source(given: Given) -> dict[str, object]:
     loose = first_rows(given.traces)
     found = given.traces_columns or _trace_columns(given, rows, loose, columns)
     if "id" not in columns and "problem_id" in found:
-        key = named(rows, "id")
+        key = first_named(rows, "id")
         columns |= {"id": key} if key else {}
     return {
         **source,
@@ -157,7 +158,7 @@ def _trace_columns(
     """By id where the first rows' ids meet, else by the problem's text."""
     assert given.traces is not None
     found = guess_traces(loose, given.traces, "id" in columns)
-    if "problem_id" not in found or named(loose, "problem") is None:
+    if "problem_id" not in found or first_named(loose, "problem", (found["trace"],)) is None:
         return found
     ours = {str(row.get(columns["id"])) for row in rows}
     theirs = {str(row.get(found["problem_id"])) for row in loose}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPO, STAGES, Project, eventually
+from conftest import REPO, STAGES, Project, eventually, long
 from dvc.utils.hydra import apply_overrides
 from report_run import SMALL, params_of
 from ruamel.yaml import YAML
@@ -321,7 +321,7 @@ def test_a_matrix_runs_once_and_shares_what_is_equal(matrix: Project) -> None:
     assert YAML(typ="safe").load(text) == cell.raw
 
 
-@pytest.mark.skipif("HAPO_SOAK" not in os.environ, reason="20 s; HAPO_SOAK=1 runs it")
+@long
 def test_a_killed_worker_costs_one_segment(matrix: Project) -> None:
     """kill -9 of DVC's worker and of the stage: the same command finishes the matrix."""
     words = ("--cell", "weak:method=hapo,gate.threshold={kind: constant, gamma: 0.3}")
@@ -339,7 +339,7 @@ def test_a_killed_worker_costs_one_segment(matrix: Project) -> None:
     assert next(x.split()[0] for x in ran(matrix)) == "train@1"
 
 
-@pytest.mark.skipif("HAPO_SOAK" not in os.environ, reason="20 s; HAPO_SOAK=1 runs it")
+@long
 def test_the_second_worker_joins_the_first(matrix: Project) -> None:
     """The cells after the first run side by side: DVC counts the workers that are there too."""
     command = [sys.executable, "-m", "pipeline.cli", "compare", "--seeds", "7", "--jobs", "2"]

@@ -57,6 +57,24 @@ def test_squashed_and_scaled_logits_do_not_take_the_linear_head():
         assert head_path(tiny_family(family)) in (HeadPath.LINEAR, HeadPath.OWN), family
 
 
+@pytest.mark.parametrize("reason", [IndexError("a mask"), NotImplementedError("no such call")])
+def test_what_a_models_own_code_raises_means_another_way(reason, monkeypatch):
+    def fails(*_):
+        raise reason
+
+    monkeypatch.setattr("hapo_core.logits.own_logits", fails)
+    assert head_path(tiny_family("gemma2")) is HeadPath.WHOLE
+
+
+def test_a_full_memory_is_no_reason_for_another_way(monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr("hapo_core.logits.own_logits", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        head_path(tiny_family("gemma2"))
+
+
 def test_quiet_weights_hide_no_squashing():
     """Around 0 a squashed logit is nearly its own value."""
     model = tiny_family("gemma2")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from conftest import long
 from curate_support import byte_tokenizer, params_for, shared_data
 from ruamel.yaml import YAML
 
@@ -146,7 +148,21 @@ SHAPES: dict[str, tuple[Rows, int, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+QUICK = (
+    "question and a solution that says its answer",
+    "some solutions without a box",
+    "ids that repeat",
+    "train/gsm8k_train.jsonl",
+    "train/bigmath_5k.parquet",
+)
+"""What `make test` tries; `make soak` tries all."""
+
+
+def of(names: Iterable[str]) -> list[Any]:
+    return [name if name in QUICK else pytest.param(name, marks=long) for name in names]
+
+
+@pytest.mark.parametrize("shape", of(SHAPES))
 def test_made_up_shapes_pass_curation_as_printed(shape: str) -> None:
     rows, usable, expected = SHAPES[shape]
     shown = peek(write("My data-2.jsonl", rows))
@@ -162,7 +178,7 @@ bench/minerva_math.jsonl bench/olympiadbench.jsonl bench/amc23.jsonl
 """
 
 
-@pytest.mark.parametrize("name", REAL.split())
+@pytest.mark.parametrize("name", of(REAL.split()))
 def test_real_files_pass_curation_as_printed(name: str) -> None:
     path = shared_data() / name
     if path.suffix == ".parquet":

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from conftest import long
 from curate_support import shared_data
 
 from hapo_core.errors import ConfigError, DataError, HapoError
@@ -282,6 +283,7 @@ def sky(summary: dict[str, Any]) -> Counter[str]:
     return Counter(sky_class(rows[d["row"] - 1], d["verdict"]) for d in summary["differences"])
 
 
+@long
 def test_sky_t1_every_difference_has_a_reason(here: Path) -> None:
     """300 right by the source, 210 here; docs/evaluation.md says who is right, row by row."""
     file = shared_data() / "traces/skyt1_math500.jsonl"
@@ -298,6 +300,7 @@ def test_sky_t1_every_difference_has_a_reason(here: Path) -> None:
     assert plain["verdicts"]["correct"] == 210 and sky(plain) == sky(found)
 
 
+@long
 def test_sky_t1_against_the_golds_of_math500(here: Path) -> None:
     """With the benchmark's own golds the damaged ones are mended: 214 right."""
     folder = shared_data()

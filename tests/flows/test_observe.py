@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -165,6 +166,25 @@ def test_errors_become_messages(capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
         guarded(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EROFS, "file system that is read-only"),
+        (errno.EACCES, "this user may not use"),
+        (errno.EPERM, "this user may not use"),
+    ],
+)
+def test_a_project_that_cannot_be_written_gets_one_sentence(
+    number: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise OSError(number, os.strerror(number), "reports/summary.json")
+
+    assert guarded(fail) == 2
+    first, where, remedy = capsys.readouterr().err.splitlines()
+    assert said in first and where == "  at: reports/summary.json" and "copy" in remedy
 
 
 # --- with a server ------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPO, PrefectServer, Project, eventually
+from conftest import REPO, PrefectServer, Project, eventually, long
 from real_runs import DOWNSTREAM, stage_pids, task_states
 from ruamel.yaml import YAML
 
@@ -357,7 +357,7 @@ def test_prefect_yaml_fetches_nothing() -> None:
     assert deployment["work_pool"]["name"] == "hapo"
 
 
-@pytest.mark.skipif("HAPO_SOAK" not in os.environ, reason="minutes on a busy machine: HAPO_SOAK=1")
+@long
 def test_a_worker_runs_the_project(served_project: Project, prefect_server: PrefectServer) -> None:
     """prefect.yaml as docs/scheduling.md says, with a remote that must not be asked."""
     project = served_project

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPO, STAGES, Project, copy_code, eventually
+from conftest import REPO, STAGES, Project, copy_code, eventually, long
 from loaded import loaded_by, past_the_lock
 from ruamel.yaml import YAML
 
@@ -47,6 +47,7 @@ def test_adding_a_segment_reruns_only_what_follows(finished_project: Project) ->
     assert finished_project.ran() == ["train@3", *TAIL]
 
 
+@long
 def test_more_rounds_in_the_last_segment(finished_project: Project) -> None:
     finished_project.hapo("segments", "2", "--rounds", "3", "--force")
     finished_project.dvc("repro")
@@ -129,6 +130,7 @@ def test_a_failed_stage_leaves_git_clean(finished_project: Project) -> None:
     assert "train@1" not in project.ran()
 
 
+@long
 def test_experiments_and_metrics(finished_project: Project) -> None:
     project = finished_project
     project.env.update(GIT_AUTHOR_NAME="t", GIT_AUTHOR_EMAIL="t@localhost")
@@ -286,6 +288,7 @@ def test_a_stage_started_past_its_lock_is_refused(finished_project: Project) -> 
     assert made["parameters"]["update"]["learning_rate"] == 0.001
 
 
+@long
 def test_the_installed_package_is_watched(project: Project, tmp_path: Path) -> None:
     """No pipeline/ beside dvc.yaml: `hapo run` links the code, and an upgrade is seen."""
     site = project.path / ".venv" / "site-packages"

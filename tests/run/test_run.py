@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import PrefectServer, Project, eventually
+from conftest import PrefectServer, Project, eventually, long
 from dvc.fs import LocalFileSystem
 from dvc.rwlock import rwlock
 from real_runs import DOWNSTREAM, finish, pid_of, run_id, slow_run, stage_pids, task_states
@@ -269,7 +269,14 @@ def test_stopping_leaves_no_process(finished_project: Project) -> None:
     finish(finished_project, "--no-server")
 
 
-@pytest.mark.parametrize("victim", [b"pipeline.cli", b"dvc", b"pipeline.train"])
+@pytest.mark.parametrize(
+    "victim",
+    [
+        pytest.param(b"pipeline.cli", marks=long),
+        pytest.param(b"dvc", marks=long),
+        b"pipeline.train",
+    ],
+)
 def test_kill_9(finished_project: Project, victim: bytes) -> None:
     """Whichever process is killed, no other stays behind, and the run continues."""
     run = slow_run(finished_project, "--no-server")

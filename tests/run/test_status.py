@@ -6,13 +6,15 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import Project, eventually
 
-from pipeline.checks.status import _progress
+from pipeline.checks.status import _changed_params, _progress
 from pipeline.config import load_params
+from pipeline.dependencies.lock import differences
 from pipeline.system.disk_use import DiskSizes
 from pipeline.system.locks import run_holder, run_lock
 
@@ -53,6 +55,25 @@ def test_reasons_name_what_changed(finished_project: Project) -> None:
             assert f"Running stage '{name}'" in planned
         elif stage["state"] == "up to date":
             assert f"Stage '{name}' didn't change" in planned
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ({"a": {"b": 1}}, {"a": {"b": 2}}, ["a.b: 1 -> 2"]),
+        ({"a": None}, {"a": 1}, ["a: null -> 1"]),
+        ({"a": None}, {"a": None}, []),
+        ({}, {"a": None}, ["a: (none) -> null"]),  # null switches off what is on without it
+        ({"a": {"b": None}}, {"a": {}}, ["a: (none) -> {}", "a.b: null -> (none)"]),
+        ({"a": (1, 2)}, {"a": [1, 2]}, []),  # YAML and pydantic read the same
+        ({"a": ""}, {"a": None}, ["a:  -> null"]),
+    ],
+)
+def test_a_lock_and_status_see_the_same(before: Any, now: Any, said: list[str]) -> None:
+    assert differences({"parameters": before}, {"parameters": now}) == said
+    asked = SimpleNamespace(hash_info=SimpleNamespace(value=before), read_params=lambda: now)
+    if before:
+        assert list(_changed_params(asked)) == said
 
 
 def test_what_follows_waits(finished_project: Project) -> None:

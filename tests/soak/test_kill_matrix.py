@@ -14,13 +14,14 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import long
 from kills import ALL, MATRIX, Outcome, Range, chains, check, record, stop_server
 
 SEED = int(os.environ.get("HAPO_SOAK_SEED", "0"))
 OUT = Path(os.environ.get("HAPO_SOAK_OUT", "build/soak.jsonl"))
 
 
-@pytest.mark.skipif("HAPO_SOAK" not in os.environ, reason="takes ten minutes: `make soak`")
+@long
 @pytest.mark.timeout(10800)
 def test_every_kill_point(tmp_path: Path) -> None:
     """Every victim at every point of MATRIX, at least 30 kills; none loses more than the round that

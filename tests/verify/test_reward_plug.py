@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -104,7 +103,6 @@ def test_a_reasoning_gym_task_from_end_to_end(
 ) -> None:
     params = gym_params()
     monkeypatch.chdir(tmp_path)
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
     facts = curate(params, Observer("curate"))
     assert facts["problems"] == 6
     problems = read_frame(Path("artifacts/data/problems.parquet"), PROBLEMS)

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import PrefectServer
+from conftest import PrefectServer, long
 
 from hapo_core.errors import ConfigError, HapoError
 from hapo_core.verify import Job, Verdict, Verification, VerifierPool, VerifierSettings, reward_of
@@ -312,7 +312,7 @@ def test_after_it(patient):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["thread", "signal"])
+@pytest.mark.parametrize("method", [pytest.param("thread", marks=long), "signal"])
 def test_under_pytest_timeout(method: str, tmp_path: Path) -> None:
     """Neither method disturbs verdicts; a test that `signal` interrupts leaves a usable pool."""
     interrupted = method == "signal"

@@ -197,6 +197,12 @@ class VLLMEngine:
     def _answers(
         self, requests: list[_Request], sampling: Sampling, prompts: Sequence[Prompt]
     ) -> Iterator[Rollout]:
+        """Every request's rollout once, as the answers arrive.
+
+        Each attempt carries the epoch of the server it went to. A server that is restarted gets the
+        next epoch, so that of many requests that die with it only the first restarts it: for the
+        others the epoch has moved on, and they are just sent again, with the seed they had.
+        """
         this = _Round(sampling, self._fleet.version)
         waiting = len(requests)
         rows = min(self._max_rows, waiting)
@@ -210,15 +216,15 @@ class VLLMEngine:
             while waiting:
                 try:
                     request, number, epoch, answer = this.done.get(timeout=_PATIENCE_SECONDS)
-                except queue.Empty:
+                except queue.Empty:  # nothing for a while: is every server alive?
                     self._fleet.look()
                     continue
                 try:
                     rollout = answer.result()
                 except ServerGone as error:
                     server = self._fleet.servers[number]
-                    if server.epoch == epoch and not server.lost:
-                        self._fleet.revive(server, str(error))
+                    if server.epoch == epoch and not server.lost:  # the first to notice
+                        self._fleet.revive(server, str(error))  # with the policy's weights
                         self._guard(prompts, sampling.temperature)
                     self._submit(pool, this, request)
                     continue
