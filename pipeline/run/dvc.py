@@ -108,18 +108,20 @@ def _follow(
 
 
 class Hints:
-    """What DVC says at the end of every command about git and remotes: a head and its command,
-    with empty lines between. Here `hapo run` says what to do next."""
+    """What DVC says beside the stages: at the end of every command about git and remotes (a head
+    and its command), with every stage about its lock file and the stage's command, empty lines
+    between. `hapo run` says itself what to do next."""
 
     _HEADS = ("To track the changes with git, run:", "To enable auto staging, run:")
     _ALONE = ("Use `dvc push` to send your updates to remote storage.",)
+    _EVERY = re.compile(r"^((Updating|Generating) lock file 'dvc\.lock'|> python -m pipeline\.)")
 
     def __init__(self) -> None:
         self._inside = False
 
     def is_one(self, line: str) -> bool:
         """Whether this line, the next one of the output, belongs to a hint."""
-        if line.strip() in self._HEADS:
+        if line.strip() in self._HEADS or self._EVERY.match(line):
             self._inside = True
             return True
         if line.strip() in self._ALONE:

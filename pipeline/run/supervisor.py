@@ -254,9 +254,8 @@ class Supervisor:
 
     def _line(self, line: str) -> None:
         line = hide(line)
-        if self._hints.is_one(line):
-            return
-        self._screen.show(line)
+        if not self._hints.is_one(line):
+            self._screen.show(line)
         event = read_line(line)
         if event is not None:
             self._stage_over(ok=True)

@@ -21,9 +21,9 @@ from pipeline.samples.verdicts import with_rules
 from pipeline.show.pages import page_environment, page_styles
 
 PAGE = Path("reports/samples.html")
-ROUNDS, PROMPTS, PAIRS, LONGEST = 8, 3, 12, 4000
-"""How much the page holds, whatever the run's length: rounds, prompts a round, problems shown at
-start and end, characters of a text."""
+ROUNDS, PROMPTS, RESPONSES, PAIRS, LONGEST = 8, 3, 16, 24, 4000
+"""How much the page holds, whatever the run: rounds, prompts a round, responses of a prompt,
+problems shown at start and end, characters of a text."""
 
 
 def write_page(params: Params, root: Path = Path(), out: Path = PAGE) -> Path:
@@ -34,9 +34,10 @@ def write_page(params: Params, root: Path = Path(), out: Path = PAGE) -> Path:
     """
     training = training_samples(params, root)
     pairs = start_and_end(params, root)
-    sides = iter(with_rules([s for pair in pairs for s in pair], params))
+    ruled = with_rules([*training, *(s for pair in pairs for s in pair)], params)
+    whole = [shortened(s, LONGEST) for s in ruled]
+    training, sides = whole[: len(training)], iter(whole[len(training) :])
     pairs = list(zip(sides, sides, strict=True))
-    training = with_rules([shortened(s, LONGEST) for s in training], params)
     text = (
         page_environment(autoescape=True)
         .get_template("samples.html.j2")
@@ -60,7 +61,9 @@ def training_samples(params: Params, root: Path) -> list[Sample]:
     return [
         sample
         for number in spread(list(files), ROUNDS)
-        for sample in choice_of_round(list(of_round(files[number], problems, number)), PROMPTS)
+        for sample in choice_of_round(
+            list(of_round(files[number], problems, number)), PROMPTS, RESPONSES
+        )
     ]
 
 
@@ -82,4 +85,4 @@ def start_and_end(params: Params, root: Path) -> list[tuple[Sample, Sample]]:
         both = [(start[i], end[i]) for i in start if i in end]
         both.sort(key=lambda pair: (pair[0].verdict == pair[1].verdict, pair[1].verdict))
         pairs += both[: max(2, PAIRS // len(params.evaluate.benchmarks))]
-    return [(shortened(a, LONGEST), shortened(b, LONGEST)) for a, b in pairs]
+    return pairs[:PAIRS]

@@ -225,8 +225,12 @@ def spread(numbers: Sequence[int], most: int) -> list[int]:
     return [numbers[round(i * step)] for i in range(most)]
 
 
-def choice_of_round(samples: Sequence[Sample], prompts: int) -> list[Sample]:
-    """The groups of a few prompts, those where the teacher entered first, then the mixed ones."""
+def choice_of_round(samples: Sequence[Sample], prompts: int, most: int = 16) -> list[Sample]:
+    """The groups of a few prompts, those where the teacher entered first, then the mixed ones.
+
+    Args:
+        most: responses of a group; what the teacher did in it is among them.
+    """
     by_prompt: dict[str, list[Sample]] = {}
     for sample in samples:
         by_prompt.setdefault(sample.prompt_id, []).append(sample)
@@ -236,14 +240,30 @@ def choice_of_round(samples: Sequence[Sample], prompts: int) -> list[Sample]:
         return not any(s.kind == "teacher" for s in group), len(verdicts) < 2
 
     ordered = sorted(by_prompt.values(), key=interest)
-    return [sample for group in ordered[:prompts] for sample in group]
+    return [sample for group in ordered[:prompts] for sample in _few(group, most)]
+
+
+def _few(group: Sequence[Sample], most: int) -> list[Sample]:
+    """The first responses of a large group, and those with a note, in their order."""
+    told = [i for i, s in enumerate(group) if s.note][:most]
+    others = [i for i in range(len(group)) if i not in set(told)]
+    return [group[i] for i in sorted([*told, *others[: most - len(told)]])]
 
 
 def shortened(sample: Sample, most: int) -> Sample:
-    """The middle of a very long text left out, and said so."""
-    if len(sample.text) <= most:
-        return sample
+    """The middle of very long texts left out, and said so."""
+    return replace(
+        sample,
+        text=_cut(sample.text, most),
+        problem=_cut(sample.problem, most),
+        gold=_cut(sample.gold, most // 4),
+        extracted=None if sample.extracted is None else _cut(sample.extracted, most // 4),
+    )
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
     half = most // 2
-    left = len(sample.text) - 2 * half
-    text = f"{sample.text[:half]}\n[... {left:,} characters left out ...]\n{sample.text[-half:]}"
-    return replace(sample, text=text)
+    left = f"[... {len(text) - 2 * half:,} characters left out ...]"
+    return f"{text[:half]}\n{left}\n{text[-half:]}"

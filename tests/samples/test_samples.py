@@ -179,6 +179,18 @@ def test_choices() -> None:
     assert "characters left out" in shortened(made("a" * 5000), 100).text
 
 
+def test_a_page_is_bounded_whatever_the_group_and_the_texts_are() -> None:
+    told = "replaced by the teacher's trace: it does not train"
+    group = [made(sample=i, note=told if i == 40 else "") for i in range(64)]
+    assert [s.sample for s in choice_of_round(group, 1, 4)] == [0, 1, 2, 40]
+    long = shortened(
+        made("a" * 5000, problem="b" * 5000, gold="7" * 5000, extracted="7" * 5000), 100
+    )
+    assert all(
+        len(str(text)) < 200 for text in (long.text, long.problem, long.gold, long.extracted)
+    )
+
+
 def test_text_shows_a_problem_once_for_its_group() -> None:
     text = as_text([made(), made(sample=1), made(prompt_id="q", problem="2+2=?")])
     assert text.count("1+1=?") == 1 and text.count("2+2=?") == 1
