@@ -193,7 +193,8 @@ def notes(data: ReportData) -> list[Note]:
     for item in data.comparisons:
         found += _evaluation_notes(item)
     for item in data.comparisons[1:]:
-        found.append(Note("info", outcome_sentence(data, item)))
+        kind: Literal["warn", "info"] = "warn" if item.outcome == "lower" else "info"
+        found.append(Note(kind, outcome_sentence(data, item)))
     confidence = percent(data.params.evaluate.confidence)
     text = f"One seed ({data.params.seed}). The {confidence} intervals cover the choice of "
     text += "problems; another training run may differ by more."
