@@ -90,7 +90,9 @@ def method_line(params: Params) -> str:
             parts.append(f"alarm: {gate.stop_loss.action}")
         if gate.max_surprise is not None:
             parts.append(f"traces at most {gate.max_surprise:g} nats a token above own rollouts")
-    if params.entry.replaces:
+    if params.distils:
+        parts.append(f"teacher: scores rollouts, weight {params.teacher.distill.weight:g}")
+    elif params.entry.replaces:
         parts.append(f"teacher: {params.teacher.weight} × {params.teacher.shape}")
     if params.entry.teaching is Teaching.ALONE:
         parts = [f"{params.train.prompts_per_round} traces a round"]

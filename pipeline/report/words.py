@@ -136,8 +136,9 @@ def _gate_story(data: ReportData) -> str:
     if sum(data.history.sampled) < 2:
         return f"The teacher was injected into {percent(first)} of groups."
     rounds = "round" if window == 1 else f"{window} rounds"
+    deed = "scored the rollouts of" if data.params.distils else "was injected into"
     told = (
-        f"the teacher was injected into {percent(first)} of groups in the first {rounds} "
+        f"the teacher {deed} {percent(first)} of groups in the first {rounds} "
         f"and {percent(last)} in the last {rounds}."
     )
     if not closed(first, last):
