@@ -76,8 +76,8 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
 
 
 def test_pages_named_in_text_become_links() -> None:
-    text = "See docs/data.md, `docs/data.md`, [it](docs/data.md), docs/none.md (docs/data.md).\n"
+    text = "See docs/data.md, `docs/data.md`, [it](docs/data.md), docs/n.o.md (docs/data.md).\n"
     made = linked(text, {"data.md"})
     assert made == (
-        "See [data](data.md), `docs/data.md`, [it](docs/data.md), docs/none.md ([data](data.md)).\n"
+        "See [data](data.md), `docs/data.md`, [it](docs/data.md), docs/n.o.md ([data](data.md)).\n"
     )
