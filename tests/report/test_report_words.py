@@ -21,6 +21,7 @@ from pipeline.report.curation import curation_tables
 from pipeline.report.data import ReportData, _alarm, collect
 from pipeline.report.page import summary
 from pipeline.report.stage import write_report
+from pipeline.report.tables import evaluation_table
 from pipeline.report.words import closed, notes, verdict
 from pipeline.show.charts import Series, line_chart, nice_ceiling
 from pipeline.show.text import duration, p_value, percent, percent_interval, points, tokens
@@ -104,6 +105,10 @@ def test_a_worse_policy_is_called_worse(tmp_path: Path) -> None:
     data = data_of(tmp_path, replace(SMALL, method="grpo", held_out=(0.4, 0.1)))
     assert data.headline.outcome == "lower"
     assert "lowered" in verdict(data) and "worse than the one it started from" in verdict(data)
+    assert evaluation_table(data).fallen == (1, 3)  # the rows of the trained policy
+    assert any(n.kind == "warn" and "benchmark short" in n.text for n in notes(data))
+    page = write_report(Observer("report"), tmp_path).read_text()
+    assert page.count('<tr class="fell">') == 2 and ".fell td { color: var(--bad)" in page
 
 
 def test_an_unchanged_policy_is_called_unchanged(tmp_path: Path) -> None:
