@@ -45,7 +45,7 @@ def row_scales(rows: Sequence[TrainRow], aggregation: Aggregation, max_tokens: i
     scales = [0.0] * len(rows)
     for part in Part:
         members = [i for i, row in enumerate(rows) if row.part is part]
-        how = Aggregation.TOKEN_MEAN if part is Part.EXPERT else aggregation
+        how = aggregation if part is Part.MAIN else Aggregation.TOKEN_MEAN
         plain = _part_scales([rows[i] for i in members], how, max_tokens) if members else []
         for i, scale in zip(members, plain, strict=True):
             scales[i] = rows[i].weight * scale
@@ -111,7 +111,7 @@ def batch_loss(
         old_logprobs: the same under pi_old, detached; None where pi_old is the current policy.
         entropies: float32, like `logprobs`; needed if the objective or a row uses entropies.
     Raises:
-        ValueError: entropies are needed and missing.
+        ValueError: entropies are needed and missing, or a teacher's log-probs are.
     """
     lengths = torch.tensor([len(r.response_ids) for r in rows], device=logprobs.device)
     old = logprobs.detach() if old_logprobs is None else old_logprobs
@@ -132,6 +132,13 @@ def batch_loss(
     surrogate = _policy_surrogate(logprobs, old, lengths, factor, objective) * correction
     shaped = _teacher_surrogate(logprobs, factor, objective)
     imitated, imitation = ~(policy | teacher), _likelihood_slope(rows, lengths, logprobs)
+    if any(r.kind is RowKind.DISTILL for r in rows):
+        scored, gap = _scored(rows, lengths, logprobs)
+        metrics.mean("distill_gap", float(gap[scored].sum()), int(scored.sum()))
+        if (c := objective.distill_clip) is not None:
+            metrics.mean("distill_clipped", int((gap[scored].abs() > c).sum()), int(scored.sum()))
+            gap = gap.clamp(-c, c)
+        imitation = torch.where(scored, -gap, imitation)
     term = torch.where(policy, surrogate, torch.where(teacher, shaped, imitation * logprobs))
     prefix = None
     if any(r.prefix for r in rows):
@@ -163,7 +170,7 @@ def batch_loss(
             own_prefix = prefix & _own_kind(rows, lengths)
             prefix_pull = torch.where(own_prefix, own_pull, prefix_pull)
         teacher_pull = float(prefix_pull[teacher].sum())
-        teacher_pull += float((scale * imitation)[imitated].sum())
+        teacher_pull += float((scale * imitation.abs())[imitated].sum())
         policy_pull = float(own_pull[policy].sum())
         # sum scale |d term / d log p| over teacher tokens, over that of on-policy tokens.
         metrics.mean("teacher_balance", teacher_pull, policy_pull)
@@ -234,6 +241,23 @@ def _likelihood_slope(
     p = logprobs.detach().exp()
     phi = torch.tensor([r.phi for r in rows], device=p.device).repeat_interleave(lengths)
     return torch.where(phi, p * (1 - p), torch.ones_like(p))
+
+
+def _scored(
+    rows: Sequence[TrainRow], lengths: torch.Tensor, logprobs: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(flags of the tokens of distillation, log pi - log pi_T there and 0 elsewhere), detached."""
+    scored = _tokens_of(RowKind.DISTILL, rows, lengths)
+    gap, start = torch.zeros_like(logprobs), 0
+    for row in rows:
+        end = start + len(row.response_ids)
+        if row.kind is RowKind.DISTILL:
+            if row.teacher_logprobs is None:
+                raise ValueError("rows of distillation need the teacher's log-probs")
+            given = torch.tensor(row.teacher_logprobs, dtype=gap.dtype, device=gap.device)
+            gap[start:end] = logprobs.detach()[start:end] - given
+        start = end
+    return scored, gap
 
 
 def _weigh_prefixes(

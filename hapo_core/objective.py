@@ -16,6 +16,8 @@ class RowKind(StrEnum):
     ON_POLICY = "on_policy"
     TEACHER = "teacher"
     SFT = "sft"
+    DISTILL = "distill"
+    """A rollout of the policy that the policy, shown the trace, has scored (METHOD 9)."""
 
 
 class Part(StrEnum):
@@ -25,6 +27,8 @@ class Part(StrEnum):
     MAIN = "main"
     EXPERT = "expert"
     """Likelihood of traces beside the groups (SRFT, HPT, CHORD): always a token mean."""
+    DISTILL = "distill"
+    """Rollouts that were scored: always a token mean."""
 
 
 class Surrogate(StrEnum):
@@ -134,6 +138,8 @@ class Objective:
     surrogate: Surrogate = Surrogate.CLIP
     coupling: Coupling | None = None
     """How the rows of a group weigh each other, where they do (REAL)."""
+    distill_clip: float | None = None
+    """Largest |log pi - log pi_T| of a scored token, in nats; None: not clipped."""
     prefix_share: float = 1.0
     """Share of a row's prefix tokens that train: those of the highest entropy (Prefix-RFT)."""
 
@@ -199,6 +205,8 @@ class TrainRow:
     """Index of the rollout of the group that the row holds."""
     branch: int | None = None
     """Index of the continuation that it holds."""
+    teacher_logprobs: tuple[float, ...] | None = None
+    """Rows of distillation: log pi_T of each token; None until the teacher has scored them."""
 
     def teacher_factor(self, weight: TeacherWeight) -> float:
         """What multiplies f(p) on this row."""
@@ -221,6 +229,9 @@ class TrainRow:
 
     def _pulls(self, kind: RowKind, objective: Objective) -> bool:
         """Whether this row's tokens of a kind have any gradient."""
-        if kind is RowKind.SFT or self.factor(kind, objective.teacher_weight) != 0.0:
+        if (
+            kind in (RowKind.SFT, RowKind.DISTILL)
+            or self.factor(kind, objective.teacher_weight) != 0.0
+        ):
             return True
         return kind is RowKind.ON_POLICY and objective.entropy_coefficient > 0.0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from hapo_core.gate import Reading
-from hapo_core.groups import Group, Trace
-from hapo_core.objective import RowKind, TrainRow
+from hapo_core.groups import Group, PlannedGroup, Trace
+from hapo_core.objective import Part, RowKind, TrainRow
 from hapo_core.rollout.protocol import Prompt
 
 
@@ -38,6 +39,31 @@ def teacher_row(group: Group, advantage: float, reading: Reading) -> TrainRow:
 def likelihood_row(prompt: Prompt, trace: Trace) -> TrainRow:
     """A trace as an NLL row."""
     return TrainRow(prompt.token_ids, trace.token_ids, RowKind.SFT)
+
+
+def distilled_rows(group: Group, weight: float) -> tuple[TrainRow, ...]:
+    """Every rollout as a row that the teacher is to score."""
+    return tuple(
+        TrainRow(
+            prompt_ids=group.prompt.token_ids,
+            response_ids=sample.rollout.token_ids,
+            kind=RowKind.DISTILL,
+            part=Part.DISTILL,
+            weight=weight,
+            sample=j,
+        )
+        for j, sample in enumerate(group.samples)
+    )
+
+
+def scored_rows(planned: PlannedGroup, score: Sequence[Sequence[float]]) -> PlannedGroup:
+    """The group with the teacher's log-probs in its rows of distillation, in their order."""
+    rest = iter(score)
+    rows = tuple(
+        replace(row, teacher_logprobs=tuple(next(rest))) if row.kind is RowKind.DISTILL else row
+        for row in planned.rows
+    )
+    return replace(planned, rows=rows)
 
 
 def branch_row(group: Group, index: int, advantage: float, *, prefix_in_loss: bool) -> TrainRow:

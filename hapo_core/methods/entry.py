@@ -53,6 +53,8 @@ class Parts:
     waiting: Sequence[str] = ()
     dynamic: DynamicSampling | None = None
     overlong: SoftOverlong | None = None
+    distill: float | None = None
+    """Weight of distillation where the teacher scores rollouts; None: it does not."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class MethodEntry:
     """False where a group that the rule opens may still stay without the teacher."""
     replaces: bool = False
     """The trace takes the place of a rollout, as a row with the teacher's weight and shape."""
+    distils: bool = False
+    """Its teacher scores the policy's own rollouts (`teacher.distill`)."""
     overlong: bool = True
     """It takes a penalty on long rollouts."""
     dynamic: bool = False

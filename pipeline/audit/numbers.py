@@ -35,7 +35,7 @@ from hapo_core.theory.outlook import (
 from hapo_core.theory.population import fit_population
 from pipeline.artifacts.columns import group_columns
 from pipeline.artifacts.places import DATA
-from pipeline.audit.policy import audited
+from pipeline.audit.policy import audited, shown_traces
 from pipeline.audit.read import RunTables, injected_of, open_run, stored_groups
 from pipeline.build import method as wiring
 from pipeline.build.gate import gate_spec
@@ -46,6 +46,7 @@ from pipeline.train.trainset import load_trainset
 
 if TYPE_CHECKING:
     from hapo_core.theory.gradient_gap import GradientGap
+    from pipeline.train.shown import ShownTraces
 
 WINDOW = 5
 """Last sampled rounds that stand for the final policy."""
@@ -278,16 +279,23 @@ def _gradients(
     data = load_trainset(root / DATA, params.set_aside)
     known = demonstrations(data, params.rollout.max_tokens)
     updater = audited(params, root, tables)
+    shown = shown_traces(params, root, data)
     found: list[GradientRound] = []
     for number in numbers:
         if sum(f.groups for f in found) >= wanted:
             break
-        found.append(_gradient_round(params, tables, number, updater, data, known))
+        found.append(_gradient_round(params, tables, number, updater, data, known, shown))
     return tuple(found[::-1])
 
 
 def _gradient_round(
-    params: Params, tables: RunTables, number: int, updater: Any, data: Any, known: Any
+    params: Params,
+    tables: RunTables,
+    number: int,
+    updater: Any,
+    data: Any,
+    known: Any,
+    shown: ShownTraces | None,
 ) -> GradientRound:
     from hapo_core.theory.gradient_gap import gradient_gap, without_teacher
 
@@ -297,8 +305,9 @@ def _gradient_round(
     for taught in (True, False):
         method = wiring.method(params, GateState(), known, data.prompt_ids)
         method.gate = _gate_of(params, tables, number)
-        shown = groups if taught else [without_teacher(g) for g in groups]
-        plans.append(method.plan(shown, number - 1))
+        given = groups if taught else [without_teacher(g) for g in groups]
+        planned = method.plan(given, number - 1)
+        plans.append(shown.scored(planned, updater, what) if shown else planned)
         if taught:
             beside = method.take_extras(number - 1).beside
     stored = injected_of(tables, number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hapo_core.errors import HapoError
 from pipeline.artifacts.disk import human_bytes
@@ -13,7 +13,11 @@ from pipeline.audit.read import RunTables
 from pipeline.build.device import prepare_compute
 from pipeline.build.optimizer import adapt, update_spec
 from pipeline.config import Params
-from pipeline.models import policy_model
+from pipeline.models import load_tokenizer_of, policy_model
+
+if TYPE_CHECKING:
+    from pipeline.train.shown import ShownTraces
+    from pipeline.train.trainset import TrainSet
 
 COPIES = 3
 """Of the weights, at the least: themselves, and a gradient with and one without the teacher."""
@@ -45,6 +49,16 @@ def audited(params: Params, root: Path, tables: RunTables) -> Any:
     else:
         model, _ = load_policy(held, dtype, params.compute.attention)
     return Updater(model.to(device), update_spec(params))
+
+
+def shown_traces(params: Params, root: Path, data: TrainSet) -> ShownTraces | None:
+    """The teacher that scores rollouts, where the run has one."""
+    if not params.distils:
+        return None
+    from pipeline.train.shown import ShownTraces
+
+    tokenizer = load_tokenizer_of(policy_model(root / POLICIES / params.start))
+    return ShownTraces(params, data, tokenizer)
 
 
 def memory(device: Any) -> int:

@@ -47,6 +47,7 @@ def method(
         waiting=waiting,
         dynamic=dynamic_sampling(params, prompt_ids) if params.entry.dynamic else None,
         overlong=soft_overlong(params) if params.entry.overlong else None,
+        distill=params.teacher.distill.weight if params.distils else None,
     )
     return params.entry.make(parts, params.method_options)
 

@@ -53,6 +53,7 @@ def _named_objective(params: c.Params) -> Objective:
         shaping_lambda=t.shaping_lambda,
         trust_alpha=t.trust_alpha,
         teacher_baseline=TeacherBaseline(t.baseline),
+        distill_clip=None if t.distill.clip == "off" else t.distill.clip,
         negative_weight=None if o.negative_weight == "adaptive" else o.negative_weight,
         negative_floor=o.negative_floor,
         mismatch=Mismatch(u.mismatch_correction),

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from hapo_core.errors import ConfigError
-from pipeline.artifacts import MANIFEST, PUBLISHED, SCRATCH
+from pipeline.artifacts import MANIFEST, PUBLISHED, SCRATCH, human_bytes
 from pipeline.artifacts.places import POLICIES
 from pipeline.artifacts.revisions import REVISIONS
+from pipeline.build.engine import ENGINES
 from pipeline.checks.status import Status, read_status
 from pipeline.config import Params, load_params
 from pipeline.flows import server
 from pipeline.system.disk_use import CACHE, DiskSizes
+from pipeline.system.processes import works_in
 
-_COUNTED = ("artifacts", CACHE, ".hapo/scratch", str(REVISIONS), str(server.HOME))
+_COUNTED = ("artifacts", CACHE, ".hapo/scratch", str(REVISIONS), str(server.HOME), str(ENGINES))
+LOG_DAYS, LOG_BYTES = 30, 10_000_000
+"""An older or a longer log of an engine's server goes."""
 OPTIMIZER, MODEL = "state/optimizer.safetensors", "model"
 Keep = Literal["every", "best", "last"]
 
@@ -89,7 +94,12 @@ def plan(rules: Rules, root: Path = Path()) -> Plan:
     """
     params, status = load_params(root / "params.yaml"), read_status(root)
     items, kept = [*_leftovers(root)], []
-    for item, goes in (*_prefect(root, rules), *_scratch(root, status, rules)):
+    running = {stage.name for stage in status.stages if stage.state == "running"}
+    for item, goes in (
+        *_prefect(root, rules),
+        *_engines(root, running),
+        *_scratch(root, status, rules),
+    ):
         (items if goes else kept).append(item)
     for item, goes in _segments(root, params, status, rules):
         (items if goes else kept).append(item)
@@ -127,6 +137,28 @@ def _prefect(root: Path, rules: Rules) -> Iterator[tuple[Item, bool]]:
             why = f"what Prefect shows of runs; it forgets after {server.KEEP_DAYS} days"
             more = " (its server runs: `hapo server stop` first)" if runs else " (--history)"
             yield Item(path, size, why + more), rules.history and not runs
+
+
+def _engines(root: Path, running: Collection[str] = ()) -> Iterator[tuple[Item, bool]]:
+    """What servers of engines wrote, by stage: logs, and weights that were written for them."""
+    for folder in sorted(path for path in (root / ENGINES).glob("*") if path.is_dir()):
+        size = DiskSizes().of(folder)
+        if folder.name in running or works_in(folder):
+            yield Item(folder, size, "an engine's server works there"), False
+            continue
+        for path in sorted(folder.iterdir()):
+            size = DiskSizes().of(path)
+            if path.suffix != ".log":
+                yield Item(path, size, "left by an engine's server; it is written anew"), True
+                continue
+            facts = path.stat()
+            if time.time() - facts.st_mtime > LOG_DAYS * 86400:
+                why, goes = f"a log of an engine's server, older than {LOG_DAYS} days", True
+            elif facts.st_size > LOG_BYTES:
+                why, goes = f"a log of an engine's server, over {human_bytes(LOG_BYTES)}", True
+            else:
+                why, goes = "a log of an engine's server, short and not old", False
+            yield Item(path, size, why), goes
 
 
 def _scratch(root: Path, status: Status, rules: Rules) -> Iterator[tuple[Item, bool]]:

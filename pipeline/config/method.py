@@ -99,6 +99,39 @@ class Gate(Section):
         return self
 
 
+SHOWN = (
+    "{problem}\n\nHere is a reference solution:\n\n{solution}\n\n"
+    "Now solve the problem again in your own words."
+)
+
+
+class Distill(Section):
+    """The policy, shown the trace, scores its own rollouts (METHOD 9): `teacher.use: distill`, and
+    method `opsd`. It is refused where showing the trace does not raise the policy's own success."""
+
+    weight: float = Field(default=1.0, gt=0)
+    """Of this part of the loss, a token mean over the scored tokens."""
+    clip: float | Literal["off"] = 1.0
+    """Largest |log pi - log pi_T| of a token, in nats."""
+    template: str = SHOWN
+    """What stands in the problem's place in the teacher's prompt; has {problem} and {solution}."""
+    gain_problems: int = Field(default=64, ge=1)
+    """Problems with a trace on which the gain is measured, before the first round."""
+    gain_samples: int = Field(default=4, ge=1)
+    """Responses to each, with the trace shown and without."""
+    without_gain: Literal["refuse", "go_on"] = "refuse"
+    """What happens where the gain's interval does not lie above 0."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Distill:
+        if isinstance(self.clip, float) and self.clip <= 0:
+            raise ValueError("`clip` is above 0, or off")
+        for name in ("{problem}", "{solution}"):
+            if name not in self.template:
+                raise ValueError(f"`template` lacks {name}")
+        return self
+
+
 class _Teacher(Section):
     """How a teacher row weighs in the loss (METHOD 3.1), and what single methods do with traces.
 
@@ -114,6 +147,10 @@ class _Teacher(Section):
     baseline: Literal["joint", "own"] = Field(default="joint", exclude_if=lambda b: b == "joint")
     """What the rollouts of an injected group are compared with: the trace among them (METHOD 3),
     or each other (METHOD 9)."""
+    use: Literal["inject", "distill"] = Field(default="inject", exclude_if=lambda u: u == "inject")
+    """What an open gate of HAPO does: the trace takes the place of a rollout, or the policy, shown
+    the trace, scores its own rollouts."""
+    distill: Distill = Field(default=Distill(), exclude_if=lambda d: d == Distill())
     trace_choice: Literal["turn", "likeliest"] = Field(
         default="turn", exclude_if=lambda c: c == "turn"
     )

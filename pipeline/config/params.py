@@ -191,6 +191,8 @@ class Params(Section):
             raise ValueError(
                 f"gate.max_surprise: method {method} does not ask the gate; take it out"
             )
+        if self.teacher.use == "distill" and entry.teaching is not Teaching.GATED:
+            raise ValueError(f"teacher.use: method {method} does not ask the gate; take it out")
         self._check_stop_loss()
         if self.measures_surprise and not entry.enters_groups:
             key = "measure_surprise" if self.teacher.measure_surprise else "trace_choice"
@@ -237,6 +239,11 @@ class Params(Section):
     def entry(self) -> MethodEntry:
         """The chosen method's entry: all that is known of it beside these parameters."""
         return methods()[self.method]
+
+    @property
+    def distils(self) -> bool:
+        """Whether the policy, shown traces, scores its own rollouts."""
+        return self.entry.distils or self.teacher.use == "distill"
 
     @property
     def measures_surprise(self) -> bool:

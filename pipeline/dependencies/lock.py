@@ -61,6 +61,7 @@ READS: dict[str, tuple[str, ...]] = {
     "report": tuple(name for name in Params.model_fields if name != "loggers"),
 }
 """What a kind of stage reads of params.yaml, by path. `train@K` reads `segments.K` too."""
+PROMPTS = ("curate.prompt_suffix", "curate.system_prompt", "curate.prompt_date")
 VERSIONS = {"curate": ("math-verify",), "train": ("math-verify",), "evaluate": ("math-verify",)}
 """Packages whose release decides verdicts. Those that decide rounding (torch, transformers) are
 recorded with the result and not locked: another machine may go on with what it pulled."""
@@ -103,6 +104,8 @@ def parameters(kind: str, params: Params) -> dict[str, object]:
     """Path -> value, defaults filled in; `segments` has the defaults of a segment."""
     dump = {"cold_start": {}} | params.model_dump(mode="json")  # left out where there is none
     found = {path: _at(dump, path) for path in READS[kind]}
+    if kind == "train" and params.distils:  # the teacher's prompts are made in training
+        found |= {path: _at(dump, path) for path in PROMPTS}
     if kind == "curate" and params.train.watch:
         found["train.watch"] = list(params.train.watch)
     if kind == "train":

@@ -90,7 +90,9 @@ def method_line(params: Params) -> str:
             parts.append(f"alarm: {gate.stop_loss.action}")
         if gate.max_surprise is not None:
             parts.append(f"traces at most {gate.max_surprise:g} nats a token above own rollouts")
-    if params.entry.replaces:
+    if params.distils:
+        parts.append(f"teacher: scores rollouts, weight {params.teacher.distill.weight:g}")
+    elif params.entry.replaces:
         parts.append(f"teacher: {params.teacher.weight} × {params.teacher.shape}")
     if params.entry.teaching is Teaching.ALONE:
         parts = [f"{params.train.prompts_per_round} traces a round"]
@@ -120,9 +122,10 @@ def evaluation_table(data: ReportData) -> Table:
         "benchmark", "policy", f"avg@k [{level}], %", "difference", "p", "pass@k / maj@k",
         "n", "k", "temp.", "max tokens", "truncated", "unparsed", "ungraded", "tokens",
     )  # fmt: skip
-    rows = []
+    rows, fallen = [], []
     for item in data.comparisons:
         rows.append(_evaluation_row(item, "start", item.base, ("", "")))
+        fallen += [len(rows)] if item.outcome == "lower" else []
         rows.append(_evaluation_row(item, "final", item.final, _difference(item)))
     note = (
         f"avg@k: mean over problems of the share of right responses; {level} interval "
@@ -135,7 +138,7 @@ def evaluation_table(data: ReportData) -> Table:
         note += f" Top-p {', '.join(number(p) for p in top_p)}."
     if any(item.paired is None for item in data.comparisons):
         note += " Without a paired difference: the generations of one policy are not there."
-    return Table(headers, tuple(rows), note=note, text_columns=2)
+    return Table(headers, tuple(rows), note=note, text_columns=2, fallen=tuple(fallen))
 
 
 def _difference(item: Comparison) -> tuple[str, str]:

@@ -33,7 +33,20 @@ class Note:
 
 def verdict(data: ReportData) -> str:
     """One or two sentences that say what happened, from the numbers alone."""
-    return f"{outcome_sentence(data, data.headline)} {teacher_sentence(data)}"
+    return f"{headline_sentences(data)} {teacher_sentence(data)}"
+
+
+def headline_sentences(data: ReportData) -> str:
+    """What training did to the first benchmark, and to every other one that fell."""
+    said = [outcome_sentence(data, data.headline)]
+    fallen = [item for item in data.comparisons[1:] if item.outcome == "lower"]
+    if fallen:
+        parts = [
+            f"{item.benchmark} from {percent(item.base.avg)} to {percent(item.final.avg)}"
+            for item in fallen
+        ]
+        said.append(f"Forgotten: {', '.join(parts)}.")
+    return " ".join(said)
 
 
 def _measure(comparison: Comparison) -> str:
@@ -136,8 +149,9 @@ def _gate_story(data: ReportData) -> str:
     if sum(data.history.sampled) < 2:
         return f"The teacher was injected into {percent(first)} of groups."
     rounds = "round" if window == 1 else f"{window} rounds"
+    deed = "scored the rollouts of" if data.params.distils else "was injected into"
     told = (
-        f"the teacher was injected into {percent(first)} of groups in the first {rounds} "
+        f"the teacher {deed} {percent(first)} of groups in the first {rounds} "
         f"and {percent(last)} in the last {rounds}."
     )
     if not closed(first, last):
@@ -193,7 +207,8 @@ def notes(data: ReportData) -> list[Note]:
     for item in data.comparisons:
         found += _evaluation_notes(item)
     for item in data.comparisons[1:]:
-        found.append(Note("info", outcome_sentence(data, item)))
+        kind: Literal["warn", "info"] = "warn" if item.outcome == "lower" else "info"
+        found.append(Note(kind, outcome_sentence(data, item)))
     confidence = percent(data.params.evaluate.confidence)
     text = f"One seed ({data.params.seed}). The {confidence} intervals cover the choice of "
     text += "problems; another training run may differ by more."

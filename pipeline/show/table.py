@@ -8,7 +8,8 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text. The first `text_columns` columns are words, the others numbers."""
+    """Cells as text. The first `text_columns` columns are words, the others numbers. The rows whose
+    numbers are `fallen` stand in red."""
 
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -17,3 +18,4 @@ class Table:
     text_columns: int = 1
     last: Literal["number", "text", "code"] = "number"
     """What the last column holds; `code` is set in a fixed-width font (hashes)."""
+    fallen: tuple[int, ...] = ()

@@ -80,6 +80,16 @@ def children() -> list[int]:
     return found
 
 
+def works_in(folder: Path) -> bool:
+    """Whether a process has this folder, or one below it, as its working directory (Linux)."""
+    inside = folder.resolve()
+    for entry in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):
+            if entry.readlink().is_relative_to(inside):
+                return True
+    return False
+
+
 def alive(pid: int) -> bool:
     """Whether a process of this id runs (a zombie does not)."""
     try:

@@ -34,6 +34,7 @@ from pipeline.train import sampling
 from pipeline.train.listening import Listening
 from pipeline.train.probe import Probe
 from pipeline.train.sampling import RoundGroups
+from pipeline.train.shown import ShownTraces
 from pipeline.train.trainset import TrainSet
 
 T = TypeVar("T")
@@ -70,7 +71,7 @@ class RoundDone:
         extra_rows: rows that trained beside the groups.
         probe: the probe's columns; empty where this round is not probed.
         surprise_tokens: what measuring the surprise of traces cost; None where it is not measured.
-        heard: columns of the alarm and of the watched benchmarks.
+        heard: columns of the alarm, the watched benchmarks and the teacher that scores.
     """
 
     phase: Phase
@@ -105,6 +106,8 @@ class RoundLoop:
     ranks: Ranks
     parts: dict[str, float]
     listening: Listening = field(default_factory=Listening)
+    shown: ShownTraces | None = None
+    """Where the policy, shown traces, scores its own rollouts."""
 
     def run(self, index: int) -> RoundDone:
         """One round (counted from 0 over all segments)."""
@@ -117,6 +120,11 @@ class RoundLoop:
         sampled = self._sample(ids, index)
         planned = self.timed("gate", self.method.plan, list(sampled.groups.values()), index)
         self.listening.groups(planned, index)
+        if self.shown is not None:
+            scored = self.shown.scored
+            planned = self.timed(
+                "score", scored, planned, self.updater, self.objective, direct=True
+            )
         extras = self.method.take_extras(index)
         metrics = self.timed("update", self._update, planned, extras, phase, index)
         probe = self._probe(index)
@@ -124,6 +132,8 @@ class RoundLoop:
             self._watch(index + 1)
         tokens = sampled.measured_tokens if self.params.measures_surprise else None
         heard = self.listening.columns()
+        if self.shown is not None:
+            heard["teacher_tokens"] = self.shown.take_tokens()
         return RoundDone(phase, planned, metrics, extras.rows, probe, tokens, heard)
 
     def _sample(self, ids: list[str], index: int) -> RoundGroups:

@@ -34,7 +34,8 @@ def rollout_rows(index: int, planned: Sequence[PlannedGroup]) -> list[Row]:
 
 
 def _policy_rows(index: int, planned: PlannedGroup) -> Iterator[Row]:
-    advantages = {row.sample: row.advantage for row in planned.rows}
+    rows = (row for row in planned.rows if row.kind is not RowKind.DISTILL)
+    advantages = {row.sample: row.advantage for row in rows}
     for j, sample in enumerate(planned.group.samples):
         yield _sampled(index, sample, advantages.get(j)) | {
             "kind": "policy",
@@ -74,7 +75,7 @@ def _sampled(index: int, sample: Graded, advantage: float | None) -> Row:
 def _teacher_rows(index: int, planned: PlannedGroup) -> Iterator[Row]:
     trace = planned.group.trace
     for j, row in enumerate(planned.rows):
-        if row.kind is RowKind.ON_POLICY or trace is None:
+        if row.kind in (RowKind.ON_POLICY, RowKind.DISTILL) or trace is None:
             continue
         yield {
             "round": index + 1,

@@ -11,10 +11,12 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from hapo_core.distributed import ALONE, Ranks, shard
+from hapo_core.distributed import ALONE, Ranks, shard, unsharded
 from hapo_core.errors import DataError
+from hapo_core.fit import refuse_length
 from hapo_core.groups import PlannedGroup, success_rate
 from hapo_core.rollout import Engine
 from hapo_core.update import Updater
@@ -58,6 +60,7 @@ from pipeline.train.difficulty import within_band
 from pipeline.train.listening import Listening
 from pipeline.train.probe import Probe, load_probe, load_watched
 from pipeline.train.round import NoEngine, RoundLoop, first_rank_generates
+from pipeline.train.shown import GAIN, ShownTraces
 from pipeline.train.start import same_run, start_of
 
 
@@ -147,6 +150,7 @@ class Segment:
             ranks,
             self.parts,
             Listening.of(params, self.method.gate.state, self.watched),
+            self._shown(),
         )
         self.page = RoundsPage(self.observer, self.name, before)
         for row in before:
@@ -195,6 +199,26 @@ class Segment:
                 self.made.unchanged,
             )
         )
+
+    def _shown(self) -> ShownTraces | None:
+        """The teacher that scores; its gain is measured once, before the first round of a run.
+
+        Raises:
+            HapoError: it gains nothing, or a prompt with a trace does not fit the model.
+        """
+        params = self.params
+        if not params.distils:
+            return None
+        shown = ShownTraces(params, self.data, self.tokenizer)
+        longest = max((len(p.token_ids) for p in shown.all_prompts()), default=0)
+        where = "teacher.distill: a prompt with its trace"
+        refuse_length(self.model, longest + params.rollout.max_tokens, where)
+        done = self.done > 0 or (self.out / GAIN).is_file()
+        if not self.ranks.broadcast(lambda: done):
+            with unsharded(self.model):
+                measure = partial(shown.measure_gain, self.engine, self.pool, self.out)
+                self.observer.log(self.ranks.broadcast(measure))
+        return shown
 
     @property
     def ended(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -27,6 +27,8 @@ class TrainSet:
     traces: dict[str, tuple[Trace, ...]]
     rewards: dict[str, str]
     opening: str = ""
+    problems: dict[str, str] = field(default_factory=dict)
+    """Their texts, as the prompts hold them."""
 
     @property
     def prompt_ids(self) -> list[str]:
@@ -47,11 +49,13 @@ def load_trainset(data: Path, without: Collection[str] = ()) -> TrainSet:
     prompts: dict[str, Prompt] = {}
     answers: dict[str, str] = {}
     rewards: dict[str, str] = {}
+    problems: dict[str, str] = {}
     for row in read_table(data / "problems.parquet", PROBLEMS).to_pylist():
         if row["split"] == "train" and row["source"] not in without:
             prompts[row["problem_id"]] = Prompt(row["problem_id"], tuple(row["prompt_ids"]))
             answers[row["problem_id"]] = row["answer"]
             rewards[row["problem_id"]] = row["reward"]
+            problems[row["problem_id"]] = row["problem"]
     if not prompts:
         raise DataError(
             "no training problem is left",
@@ -66,7 +70,7 @@ def load_trainset(data: Path, without: Collection[str] = ()) -> TrainSet:
     for row in chosen.to_pylist():
         trace = Trace(row["trace_id"], tuple(row["token_ids"]), row["text"])
         traces[row["problem_id"]] = (*traces.get(row["problem_id"], ()), trace)
-    return TrainSet(prompts, answers, traces, rewards)
+    return TrainSet(prompts, answers, traces, rewards, problems=problems)
 
 
 def refuse_misfit(data: TrainSet, model: PreTrainedModel, budget: int) -> None:

@@ -21,6 +21,7 @@ from pipeline.report.curation import curation_tables
 from pipeline.report.data import ReportData, _alarm, collect
 from pipeline.report.page import summary
 from pipeline.report.stage import write_report
+from pipeline.report.tables import evaluation_table
 from pipeline.report.words import closed, notes, verdict
 from pipeline.show.charts import Series, line_chart, nice_ceiling
 from pipeline.show.text import duration, p_value, percent, percent_interval, points, tokens
@@ -61,6 +62,22 @@ def test_an_alarm_stands_in_the_verdict_or_in_the_notes(tmp_path: Path) -> None:
         assert summary(data)["alarm"]["round"] == 4
 
 
+def test_every_other_benchmark_that_fell_stands_in_the_headline(tmp_path: Path) -> None:
+    """By the paired test; one that only lies lower is not named."""
+    data = data_of(tmp_path, SMALL)
+    first, second = data.comparisons
+    assert first.outcome == second.outcome == "higher" and "Forgotten" not in verdict(data)
+    assert second.paired is not None
+    swapped = replace(second, base=second.final, final=second.base)
+    for ci, p, named in (((-0.5, -0.3), 0.001, True), ((-0.5, 0.1), 0.2, False)):
+        fell = replace(swapped, paired=replace(second.paired, difference=-0.4, ci=ci, p_value=p))
+        told = replace(data, comparisons=(first, fell))
+        base, final = percent(fell.base.avg), percent(fell.final.avg)
+        assert (f"Forgotten: short from {base} to {final}." in verdict(told)) == named
+        kinds = {n.kind for n in notes(told) if "benchmark short" in n.text}
+        assert kinds == {"warn" if named else "info"}
+
+
 def test_verdicts_of_the_other_methods(tmp_path: Path) -> None:
     others = {n: story for n, story in STORIES.items() if n != "hapo"}
     said = {n: verdict(data_of(tmp_path / n, story)) for n, story in others.items()}
@@ -88,6 +105,10 @@ def test_a_worse_policy_is_called_worse(tmp_path: Path) -> None:
     data = data_of(tmp_path, replace(SMALL, method="grpo", held_out=(0.4, 0.1)))
     assert data.headline.outcome == "lower"
     assert "lowered" in verdict(data) and "worse than the one it started from" in verdict(data)
+    assert evaluation_table(data).fallen == (1, 3)  # the rows of the trained policy
+    assert any(n.kind == "warn" and "benchmark short" in n.text for n in notes(data))
+    page = write_report(Observer("report"), tmp_path).read_text()
+    assert page.count('<tr class="fell">') == 2 and ".fell td { color: var(--bad)" in page
 
 
 def test_an_unchanged_policy_is_called_unchanged(tmp_path: Path) -> None:

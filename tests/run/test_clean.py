@@ -19,6 +19,8 @@ from torch.optim import AdamW
 from hapo_core.errors import ConfigError, DataError, HapoError
 from hapo_core.gate import GateState
 from pipeline.artifacts import check_manifest, need_part
+from pipeline.build.engine import ENGINES
+from pipeline.clean.plan import _engines
 from pipeline.commands.clean import parse_bytes
 from pipeline.train import checkpoint
 
@@ -244,3 +246,24 @@ def test_prefects_files_go_by_rule(finished_project: Project) -> None:
     assert {path.name for path in home.iterdir()} == {"prefect.db", "password"}
     finished_project.hapo("clean", "--history")
     assert {path.name for path in home.iterdir()} == {"password"}
+
+
+def test_logs_of_engines_go_by_age_and_size(tmp_path: Path) -> None:
+    folder = tmp_path / ENGINES / "train@1"
+    (folder / "weights-3").mkdir(parents=True)
+    for name, size in (("server-0.log", 9), ("server-1.log", 20_000_000), ("server-2.log", 9)):
+        (folder / name).touch()
+        os.truncate(folder / name, size)
+    (folder / "weights-3" / "model.safetensors").write_bytes(b"x" * 5000)
+    os.utime(folder / "server-2.log", (0, 0))
+    said = {item.path.name: (goes, item.why) for item, goes in _engines(tmp_path)}
+    assert {name for name, (goes, _) in said.items() if goes} == {
+        "server-1.log",
+        "server-2.log",
+        "weights-3",
+    }
+    assert "over 10.0 MB" in said["server-1.log"][1] and "30 days" in said["server-2.log"][1]
+    assert [goes for _, goes in _engines(tmp_path, {"train@1"})] == [False]
+    with subprocess.Popen(["sleep", "60"], cwd=folder) as server:
+        eventually(lambda: [goes for _, goes in _engines(tmp_path)] == [False], 10)
+        server.kill()

@@ -14,8 +14,9 @@ from hapo_core.methods import GRPO, Method
 from hapo_core.methods.entry import Parts, Teaching
 from hapo_core.methods.registry import methods
 from hapo_core.methods.sampling import DynamicSampling, SoftOverlong
-from hapo_core.objective import DAPO, DR_GRPO, GSPO, PAPER, Objective
+from hapo_core.objective import DAPO, DR_GRPO, GSPO, PAPER, Objective, RowKind
 from hapo_core.rollout import Finish, Prompt, Rollout
+from hapo_core.rows import scored_rows
 from hapo_core.tasks.careless import encode
 from hapo_core.tasks.chains import distinct_chains
 from hapo_core.tasks.tiny import tiny_model, tiny_tokenizer
@@ -112,8 +113,15 @@ def planned_round(name: str, groups: list[Group]) -> tuple[list[PlannedGroup], E
         for request in wanted:
             group = found[request.prompt_id]
             found[request.prompt_id] = _continued(group, request.prefix, request.n)
-    planned = method.plan(list(found.values()), 9)
+    planned = [_as_scored(p) for p in method.plan(list(found.values()), 9)]
     return planned, method.take_extras(9), objective
+
+
+def _as_scored(planned: PlannedGroup) -> PlannedGroup:
+    """Rows of distillation get random log-probs of a teacher, the same for the same group."""
+    rng = np.random.default_rng(len(planned.group.prompt.token_ids))
+    rows = [row for row in planned.rows if row.kind is RowKind.DISTILL]
+    return scored_rows(planned, [(-rng.random(len(r.response_ids)) * 3).tolist() for r in rows])
 
 
 def _continued(group: Group, prefix: int, n: int) -> Group:

@@ -18,6 +18,7 @@ from conftest import REPO
 from ruamel.yaml import YAML
 from tiny_segment import BUDGET, PARAMS, PROMPTS, SIZE, here, params_of, start, trained
 
+from hapo_core.errors import HapoError
 from pipeline.artifacts import read_json
 from pipeline.artifacts.tables import GROUPS, ROLLOUTS, ROUNDS, SURPRISE, read_frame
 from pipeline.audit.numbers import audit_run
@@ -278,3 +279,43 @@ def test_the_alarm_shuts_the_gate_for_good_and_resumes_exactly(here: Path) -> No
     stopped.close()
     train_segment(params, "2", Observer("train@2"))
     assert {p: hashes(Path("artifacts/policy/2") / p) for p in whole} == whole
+
+
+# --- the policy, shown the trace, scores its own rollouts (METHOD 9)
+
+
+DISTILL = {"template": "{solution}\n{problem}", "gain_problems": 3, "gain_samples": 1}
+
+
+@pytest.mark.parametrize("method", ["opsd", "hapo"])
+def test_distillation_runs_resumes_exactly_and_is_audited(here: Path, method: str) -> None:
+    """This policy gains nothing from a trace: it is refused before a round, or told to go on."""
+    use = {"use": "distill"} if method == "hapo" else {}
+    teacher: dict[str, Any] = {**use, "distill": DISTILL}
+    for _ in range(2):  # and again by the same command
+        with pytest.raises(HapoError, match="would know no more than the policy"):
+            trained(method, gate=GATE, teacher=teacher)
+    shutil.rmtree(".hapo")
+    teacher["distill"] = {**DISTILL, "without_gain": "go_on"}
+    rounds, groups, rollouts = trained(method, gate=GATE, teacher=teacher)
+    gain = read_json(Path("artifacts/policy/1/gain.json"))
+    assert gain["problems"] == 3 and gain["difference"] == pytest.approx(
+        gain["with"] - gain["without"]
+    )
+    injected = groups.decision == "injected"
+    assert injected.any() and (rollouts.kind == "policy").all() and not rollouts.replaced.any()
+    assert rollouts.advantage.isna().all() == (method == "opsd")
+    entered = groups[injected].groupby("round").size()
+    assert (rounds.set_index("round").injected_groups == entered).all()
+    assert (rounds.teacher_tokens > 0).all() and (rounds.distill_gap.abs() > 0).all()
+    params = params_of(method, gate=GATE, teacher=teacher)
+    audit = audit_run(params, Path(), 100)
+    assert answer(audit).state is State.PRESENT and not audit.contradicted
+    assert all(g.replayed and g.injected and not g.gap.equal for g in audit.gradients)
+    whole = hashes(Path("artifacts/policy/1"))
+    afresh()
+    segment = Segment(params, "1", Observer("train@1"))
+    segment.round(0)
+    segment.close()
+    train_segment(params, "1", Observer("train@1"))
+    assert hashes(Path("artifacts/policy/1")) == whole
