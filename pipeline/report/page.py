@@ -25,7 +25,7 @@ from pipeline.report.tables import (
     training_table,
 )
 from pipeline.report.visits import graduation_table
-from pipeline.report.words import notes, outcome_sentence, teacher_sentence, verdict
+from pipeline.report.words import headline_sentences, notes, teacher_sentence, verdict
 from pipeline.show.alarm import alarm_words
 from pipeline.show.charts import standalone
 from pipeline.show.pages import (
@@ -129,7 +129,7 @@ def _context(data: ReportData, figures: list[Figure]) -> dict[str, Any]:
     return {
         "title": title(data.params),
         "method": method_line(data.params),
-        "outcome": outcome_sentence(data, data.headline),
+        "outcome": headline_sentences(data),
         "teacher": teacher_sentence(data),
         "notes": notes(data),
         "tiles": tiles(data),

@@ -33,7 +33,20 @@ class Note:
 
 def verdict(data: ReportData) -> str:
     """One or two sentences that say what happened, from the numbers alone."""
-    return f"{outcome_sentence(data, data.headline)} {teacher_sentence(data)}"
+    return f"{headline_sentences(data)} {teacher_sentence(data)}"
+
+
+def headline_sentences(data: ReportData) -> str:
+    """What training did to the first benchmark, and to every other one that fell."""
+    said = [outcome_sentence(data, data.headline)]
+    fallen = [item for item in data.comparisons[1:] if item.outcome == "lower"]
+    if fallen:
+        parts = [
+            f"{item.benchmark} from {percent(item.base.avg)} to {percent(item.final.avg)}"
+            for item in fallen
+        ]
+        said.append(f"Forgotten: {', '.join(parts)}.")
+    return " ".join(said)
 
 
 def _measure(comparison: Comparison) -> str:

@@ -157,6 +157,13 @@ CASES: list[tuple[str, Row, Parts]] = [
     ),
     ("minerva", {"problem": "p", "solution": "so \\boxed{1.6} cm", "idx": 3},
      Parts("p", "1.6", (RawTrace("so \\boxed{1.6} cm"),), "3")),
+    ("chat", {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "p"},
+                           {"role": "assistant", "content": "so \\boxed{2}"}]},
+     Parts("p", "2", (RawTrace("so \\boxed{2}"),))),
+    ("chat", {"conversations": [{"from": "human", "value": "p"},
+                                {"from": "gpt", "value": "so\n#### 2"}], "id": 7},
+     Parts("p", "2", (RawTrace("so\n\\boxed{2}"),), "7")),
+    ("chat", {"messages": [{"role": "user", "content": "p"}], "answer": 3}, Parts("p", "3")),
 ]  # fmt: skip
 
 
@@ -164,6 +171,9 @@ CASES: list[tuple[str, Row, Parts]] = [
 def test_adapters_read_the_real_columns(name: str, row: Row, expected: Parts) -> None:
     assert ADAPTERS[name].read(row) == expected
     assert all(any(c in row for c in group) for group in ADAPTERS[name].columns)
+
+
+SAID = {"role": "user", "content": "p"}
 
 
 def test_adapters_name_what_a_row_lacks() -> None:
@@ -174,6 +184,10 @@ def test_adapters_name_what_a_row_lacks() -> None:
         ("aime", {"problem": ["p"], "answer": 1}, "'problem' is no text"),
         ("aime", {"problem": "p", "answer": [1, 2]}, "is no answer"),
         ("openr1_46k", {"prompt": [], "target": [], "reward_model": "x"}, "is no mapping"),
+        ("chat", {"messages": [SAID, SAID], "answer": 1}, "not one question and one answer"),
+        ("chat", {"messages": [SAID]}, "no marked answer in the conversation"),
+        ("chat", {"messages": [{"role": "user", "content": ["x"]}]}, "no message text"),
+        ("chat", {"messages": ["p"]}, "holds no messages"),
     ]:
         with pytest.raises(RowFault, match=reason):
             ADAPTERS[name].read(row)

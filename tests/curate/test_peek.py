@@ -140,6 +140,11 @@ SHAPES: dict[str, tuple[Rows, int, dict[str, Any]]] = {
          {"question": "What is missing here?", "final_answer": ""}], 0,
         {"columns": {"problem": "question", "answer": "final_answer"}, "strict": False},
     ),
+    "conversations": (
+        [{"messages": [{"role": "user", "content": q}, {"role": "assistant",
+          "content": f"We add. The answer is {a}."}]} for q, a in zip(ASKED, VALUES, strict=True)],
+        N, {"adapter": "chat"},
+    ),
     "an instruction at the end of a prompt": (
         made(prompt="{q} Please reason step by step, and put your final answer within \\boxed{{}}.",
              answer="{a}"), 0,
@@ -152,6 +157,7 @@ QUICK = (
     "question and a solution that says its answer",
     "some solutions without a box",
     "ids that repeat",
+    "conversations",
     "train/gsm8k_train.jsonl",
     "train/bigmath_5k.parquet",
 )

@@ -14,10 +14,12 @@ from conftest import long
 from curate_support import shared_data
 
 from hapo_core.errors import ConfigError, DataError, HapoError
+from hapo_core.verify import Job, Verdict, Verification
 from pipeline.artifacts import check_manifest
 from pipeline.artifacts.tables import SCORES, read_frame
 from pipeline.cli import build_parser
 from pipeline.flows.observer import Observer
+from pipeline.measure.columns import Sample
 from pipeline.measure.score import Scoring
 
 
@@ -39,6 +41,31 @@ def box(answer: object) -> str:
 def write(path: Path, *rows: dict[str, object]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+class Clocked:
+    """A pool that takes two seconds of its clock for what it is given."""
+
+    now = 0.0
+
+    def verify(self, jobs: list[Job]) -> list[Verification]:
+        self.now += 2.0
+        return [Verification(Verdict.CORRECT, job.response) for job in jobs]
+
+
+def test_the_rate_is_that_of_grading_and_not_of_reading(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(Observer, "progress", lambda *a, **facts: seen.append(facts))
+    pool = Clocked()
+    monkeypatch.setattr("pipeline.measure.score.time.monotonic", lambda: pool.now)
+    options = build_parser().parse_args(["score", str(write(here / "x.jsonl", *ROWS))])
+    scoring = Scoring(options, Observer("score"))
+    for row in range(3):
+        scoring._graded(pool, [Sample(row, "a", "", "2", box(2), False, None, "x")] * 8)  # type: ignore[arg-type]
+        pool.now += 500.0  # the next rows are read
+    assert [facts["graded_per_second"] for facts in seen] == [4.0, 4.0, 4.0]
 
 
 ROWS: list[dict[str, object]] = [

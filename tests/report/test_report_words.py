@@ -62,6 +62,22 @@ def test_an_alarm_stands_in_the_verdict_or_in_the_notes(tmp_path: Path) -> None:
         assert summary(data)["alarm"]["round"] == 4
 
 
+def test_every_other_benchmark_that_fell_stands_in_the_headline(tmp_path: Path) -> None:
+    """By the paired test; one that only lies lower is not named."""
+    data = data_of(tmp_path, SMALL)
+    first, second = data.comparisons
+    assert first.outcome == second.outcome == "higher" and "Forgotten" not in verdict(data)
+    assert second.paired is not None
+    swapped = replace(second, base=second.final, final=second.base)
+    for ci, p, named in (((-0.5, -0.3), 0.001, True), ((-0.5, 0.1), 0.2, False)):
+        fell = replace(swapped, paired=replace(second.paired, difference=-0.4, ci=ci, p_value=p))
+        told = replace(data, comparisons=(first, fell))
+        base, final = percent(fell.base.avg), percent(fell.final.avg)
+        assert (f"Forgotten: short from {base} to {final}." in verdict(told)) == named
+        kinds = {n.kind for n in notes(told) if "benchmark short" in n.text}
+        assert kinds == {"warn" if named else "info"}
+
+
 def test_verdicts_of_the_other_methods(tmp_path: Path) -> None:
     others = {n: story for n, story in STORIES.items() if n != "hapo"}
     said = {n: verdict(data_of(tmp_path / n, story)) for n, story in others.items()}

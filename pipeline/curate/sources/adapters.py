@@ -20,6 +20,7 @@ from pipeline.curate.sources.cells import (
     sequence,
     text,
 )
+from pipeline.curate.sources.chat import COLUMNS, read_chat
 from pipeline.curate.sources.record import Parts, RawTrace, Row, RowFault
 
 Reader = Callable[[Row], Parts]
@@ -262,6 +263,11 @@ ADAPTERS: dict[str, Adapter] = {
         "any file in verl's layout: prompt, reward_model, and perhaps target",
         (("prompt",), ("reward_model",)),
         _verl,
+    ),
+    "chat": Adapter(
+        "conversations of one question and one answer, as {role, content} or {from, value}",
+        (COLUMNS,),
+        read_chat,
     ),
     "aime": Adapter(
         "AIME24 (HuggingFaceH4/aime_2024), AIME25 (math-ai/aime25)",
