@@ -1,5 +1,5 @@
-"""The recipes of containers/: their words are a Containerfile's, and what they copy is there. No container
-engine builds them here."""
+"""The recipes of containers/: their words are a Containerfile's, and what they copy is there.
+No container engine builds them here."""
 
 from __future__ import annotations
 
