@@ -27,8 +27,8 @@ test: setup-dev lint
 
 fast: setup-dev
 	python -m pytest tests/config tests/artifacts tests/docs/test_imports.py tests/docs/test_documents.py \
-	  tests/core/test_method_golden.py tests/core/test_methods_golden.py tests/core/test_update.py \
-	  tests/core/test_evaluate_stats.py
+	  tests/core/test_method_golden.py tests/core/test_methods_golden.py tests/core/test_objectives_golden.py \
+	  tests/core/test_update.py tests/core/test_evaluate_stats.py
 
 soak: setup-dev
 	HAPO_SOAK=1 python -m pytest -s -m soak --ignore=tests/vllm_cpu

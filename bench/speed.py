@@ -43,17 +43,8 @@ from typing import Any
 
 import torch
 from flops import Lengths, Shape, needed, peak
-from speed_sides import (
-    CLOCKS,
-    QUICK,
-    WORKLOADS,
-    Ours,
-    Theirs,
-    Workload,
-    hapo,
-    lengths_of,
-    made_groups,
-)
+from speed_sides import CLOCKS, Ours, Theirs, hapo
+from speed_work import QUICK, WORKLOADS, Workload, lengths_of, made_groups
 
 DEAD = 0.7
 LOSS_TOLERANCE = 2e-6

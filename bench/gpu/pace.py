@@ -198,7 +198,7 @@ def beside_trl(device: str, small: bool) -> dict[str, Any]:
     from dataclasses import replace
 
     import speed
-    from speed_sides import QUICK, Workload
+    from speed_work import QUICK, Workload
 
     work = Workload("135M", 8, 8, 48, 8192, 1, 2048)
     if small:

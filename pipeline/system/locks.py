@@ -79,7 +79,9 @@ def device_locks(
     with ExitStack() as stack:
         for device in sorted(devices):  # in one order everywhere: no two runs wait in a circle
             what = f"another run works on {device}"
-            stack.enter_context(_held(folder / f"{device}.lock", what, root, patience))
+            # A name comes from params.yaml or the environment: it is a file here, never a path.
+            name = re.sub(r"[^A-Za-z0-9_-]", "_", device)
+            stack.enter_context(_held(folder / f"{name}.lock", what, root, patience))
         yield
 
 
@@ -111,19 +113,19 @@ def lock_folder() -> Path:
     """HAPO_LOCKS, else a folder of this user's that disappears with the machine's next start.
 
     Raises:
-        ConfigError: the folder belongs to somebody else.
+        ConfigError: the folder belongs to somebody else, or cannot be made.
     """
     given, runtime = os.environ.get(LOCKS), os.environ.get("XDG_RUNTIME_DIR")
     if given:
         folder = Path(given)
         if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
+            _make(folder)
         return folder
     if runtime and Path(runtime).is_dir():
         folder = Path(runtime) / "hapo"
     else:
         folder = Path(tempfile.gettempdir()) / f"hapo-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    _make(folder, 0o700)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise ConfigError(
             "the folder of the device locks belongs to another user",
@@ -131,6 +133,17 @@ def lock_folder() -> Path:
             remedy=f"set {LOCKS} to a folder of your own",
         )
     return folder
+
+
+def _make(folder: Path, mode: int = 0o777) -> None:
+    try:
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:  # a file or a link to nowhere is in its place, or it may not be made
+        raise ConfigError(
+            f"the folder of the device locks cannot be made: {error.strerror}",
+            where=str(folder),
+            remedy=f"remove what lies there, or set {LOCKS} to a folder of your own",
+        ) from error
 
 
 @contextmanager

@@ -18,8 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 import flops
 import speed
 import speed_sides
+import speed_work
 
-WORK = speed_sides.Workload("0.7M", 4, 4, 4, 64, 1, 1)
+WORK = speed_work.Workload("0.7M", 4, 4, 4, 64, 1, 1)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -41,7 +42,7 @@ def test_the_comparison_sees_another_loss(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_lengths_spread_ten_times_from_the_median_to_the_longest() -> None:
-    lengths = sorted(speed_sides.lengths_of(replace(WORK, groups=8, median=32)))
+    lengths = sorted(speed_work.lengths_of(replace(WORK, groups=8, median=32)))
     assert max(lengths) == 320
     assert lengths[len(lengths) // 2] == pytest.approx(32, rel=0.1)
 
@@ -49,7 +50,7 @@ def test_lengths_spread_ten_times_from_the_median_to_the_longest() -> None:
 def test_flops_are_those_that_torch_counts() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    model, _ = speed_sides.make_model("0.7M", 1)
+    model, _ = speed_work.make_model("0.7M", 1)
     model.set_attn_implementation("eager")  # torch counts no fused kernels on a CPU
     shape = flops.Shape.of(model)
     ids = torch.arange(4, 36)[None]

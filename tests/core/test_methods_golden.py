@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from golden import asked, continued, gate, group
 
-from hapo_core.advantage import AdvantageKind, group_advantages
-from hapo_core.gate import ConstantThreshold, Decision, Gate, GateSpec, ScheduledThreshold
-from hapo_core.graded import graded
-from hapo_core.groups import Demonstrations, Group, Request, Trace
+from hapo_core.gate import Decision, ScheduledThreshold
+from hapo_core.groups import Demonstrations, Request, Trace
 from hapo_core.loss import batch_loss, row_scales
 from hapo_core.methods import BREAD, CHORD, GRPO, HPT, LUFFY, REAL, SRFT, PrefixRFT, ReLIFT
 from hapo_core.methods.bread import BREADOptions
@@ -26,49 +25,18 @@ from hapo_core.methods.prefix_rft import PrefixRFTOptions
 from hapo_core.methods.real import REALOptions, real_objective
 from hapo_core.methods.real_weights import RealWeights, group_loss
 from hapo_core.methods.relift import ReLIFTOptions
-from hapo_core.methods.sampling import DynamicSampling, SoftOverlong
 from hapo_core.methods.srft import SRFTOptions, srft_objective
 from hapo_core.objective import (
-    DAPO,
-    DR_GRPO,
-    GSPO,
     PAPER,
     Aggregation,
     Objective,
     Part,
-    RatioLevel,
     RowKind,
     TrainRow,
 )
-from hapo_core.rollout.protocol import Finish, Prompt, Rollout
+from hapo_core.rollout.protocol import Prompt
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def gate() -> Gate:
-    return Gate(GateSpec(ConstantThreshold(0.5)), seed=0)
-
-
-def rollout(prompt: str, j: int, tokens: int, prefix: int = 0) -> Rollout:
-    ids = tuple(range(10 + j, 10 + j + tokens))
-    return Rollout(prompt, j, ids, (-1.0,) * tokens, Finish.STOP, "", prefix)
-
-
-def group(rewards: list[float | None], name: str = "p", trace: int = 10, tokens: int = 2) -> Group:
-    rollouts = tuple(rollout(name, j, tokens) for j in range(len(rewards)))
-    demonstration = Trace(f"t-{name}", tuple(range(50, 50 + trace)), "") if trace else None
-    return Group(Prompt(name, (1, 2)), graded(rollouts, rewards), demonstration)
-
-
-def asked(name: str, trace: int = 10) -> Group:
-    """A group before anything was sampled."""
-    return replace(group([], name), trace=Trace("t", tuple(range(50, 50 + trace)), ""))
-
-
-def continued(g: Group, prefix: int, rewards: list[float | None]) -> Group:
-    """The group with continuations of 3 tokens from this prefix."""
-    extra = graded([rollout("p", j, 3, prefix) for j in range(len(rewards))], rewards)
-    return replace(g, continuations=(*g.continuations, *extra))
 
 
 def gradient(
@@ -407,75 +375,6 @@ def test_real_drops_groups_without_both_labels() -> None:
 def test_real_does_not_overflow() -> None:
     loss, weights = group_loss([1.0, -1.0], [-1e4, 1e4], 0.5)
     assert loss == pytest.approx(4e4) and weights == pytest.approx([2.0, -2.0])
-
-
-# --- DAPO, Dr.GRPO, GSPO ---
-
-
-def test_presets_carry_the_papers_values() -> None:
-    assert (DAPO.clip, DAPO.aggregation) == ((0.2, 0.28), Aggregation.TOKEN_MEAN)
-    assert DAPO.advantage is AdvantageKind.STD
-    assert DR_GRPO.advantage is AdvantageKind.MEAN_ONLY
-    assert (DR_GRPO.clip, DR_GRPO.aggregation) == ((0.2, 0.2), Aggregation.CONSTANT)
-    assert (GSPO.clip, GSPO.ratio_level) == ((3e-4, 4e-4), RatioLevel.SEQUENCE)
-
-
-def test_soft_overlong_penalty() -> None:
-    """Budget 100, buffer 20: 0 up to 80 tokens, -.5 at 90, -1 at 100."""
-    penalty = SoftOverlong(100, 20).penalty
-    assert [penalty(n) for n in (1, 80, 85, 90, 100)] == [0, 0, -0.25, -0.5, -1]
-    g = group([1.0, 0.0, None], tokens=2)
-    assert SoftOverlong(2, 1).rewards(g) == [0.5, -0.5, None]
-
-
-def test_half_weight_is_dapos_penalty() -> None:
-    """DAPO's rewards are 2 R - 1 + penalty = 2 (R + penalty / 2) - 1: an affine map of ours."""
-    right, lengths = [1.0, 1.0, 0.0, 0.0], [50, 95, 82, 100]
-    shape = SoftOverlong(100, 20)
-    penalties = [shape.penalty(n) for n in lengths]
-    theirs = [2 * r - 1 + p for r, p in zip(right, penalties, strict=True)]
-    ours = [r + 0.5 * p for r, p in zip(right, penalties, strict=True)]
-    assert group_advantages(ours, AdvantageKind.STD) == pytest.approx(
-        group_advantages(theirs, AdvantageKind.STD), rel=1e-5
-    )
-
-
-def test_dynamic_sampling_refills_until_it_has_enough() -> None:
-    """4 groups wanted of 20 prompts; every third prompt is mixed. Refills never repeat a prompt, do
-    not depend on the waves before, and the unmixed groups are discarded, not trained."""
-    ids = [f"p{i:02}" for i in range(20)]
-    dynamic = DynamicSampling(tuple(ids), groups=4, max_batches=5, seed=0)
-    method = GRPO(gate(), PAPER, 0, dynamic)
-
-    def answer(name: str) -> Group:
-        return group([1.0, 0.0] if int(name[1:]) % 3 == 0 else [0.0, 0.0], name)
-
-    groups = [answer(i) for i in ids[:4]]  # p00 and p03 are mixed
-    waves = []
-    while wanted := method.wants(groups, 2, 7):
-        waves.append(len(wanted))
-        groups += [answer(r.prompt_id) for r in wanted]
-    assert waves[0] == 2 and len({g.prompt.prompt_id for g in groups}) == len(groups)
-    assert sum(g.mixed for g in groups) == 4
-    plans = method.plan(groups, 7)
-    kept = [p for p in plans if p.decision is not Decision.DISCARDED]
-    assert [p.group.mixed for p in kept] == [True] * 4 and all(len(p.rows) == 2 for p in kept)
-    assert all(p.rows == () for p in plans if p.decision is Decision.DISCARDED)
-    again = [answer(i) for i in ids[:4]]
-    assert method.wants(again, 2, 7) == [Request(g.prompt.prompt_id, 2) for g in groups[4:6]]
-    assert method.wants(again, 2, 8) != method.wants(again, 2, 7)
-
-
-def test_dynamic_sampling_is_bounded() -> None:
-    """Nothing is ever mixed: at most 3 x 4 prompts, or all there are."""
-    for count, most in ((100, 12), (6, 6)):
-        ids = tuple(f"p{i}" for i in range(count))
-        dynamic = DynamicSampling(ids, groups=4, max_batches=3, seed=0)
-        method = GRPO(gate(), PAPER, 0, dynamic)
-        groups = [group([0.0, 0.0], i) for i in ids[:4]]
-        while wanted := method.wants(groups, 2, 0):
-            groups += [group([0.0, 0.0], r.prompt_id) for r in wanted]
-        assert len(groups) == most
 
 
 # --- a method of one's own ---

@@ -14,6 +14,7 @@ from conftest import REPO
 
 from hapo_core.errors import DataError
 from pipeline.curate.sources.files import MOST_IN_ROW, file_rows
+from pipeline.curate.sources.unfolded import unfolded
 
 LARGE = "a" * (MOST_IN_ROW + 1000)
 """One row's text that is above the limit."""
@@ -40,9 +41,28 @@ def a_repeated_entry(path: Path) -> None:
     pq.write_table(pa.table({"answers": rows}), path, compression="zstd", use_dictionary=True)
 
 
+def repeated(count: int) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), ["c" * 1_000_000])
+
+
+def a_list_that_says_it_is_a_dictionary(path: Path) -> None:
+    """899 bytes that would be 4 GB: Arrow keeps the entry apart, Python would not."""
+    rows = pa.ListArray.from_arrays(pa.array([0, 4000], pa.int32()), repeated(4000))
+    pq.write_table(pa.table({"problem": ["p"], "answers": rows}), path, compression="zstd")
+
+
+def a_list_inside_of_a_struct(path: Path) -> None:
+    rows = pa.ListArray.from_arrays(pa.array([0, 4000], pa.int32()), repeated(4000))
+    inside = pa.StructArray.from_arrays([rows], ["texts"])
+    table = pa.table({"problem": ["p"], "teacher": inside})
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+
+
 @pytest.mark.parametrize(
     ("make", "place"),
     [
+        (a_list_that_says_it_is_a_dictionary, "row 1"),
+        (a_list_inside_of_a_struct, "row 1"),
         (one_value, "row group 1"),
         (a_large_row_among_small_ones, "row 5001"),
         (a_long_list, "row group 1"),
@@ -114,3 +134,28 @@ def test_long_and_ordinary_rows_are_read(tmp_path: Path) -> None:
         schema = pa.schema({"problem": flavour, "n": pa.int64()})
         pq.write_table(pa.Table.from_pylist(rows, schema), path)
         assert [found.row for found in file_rows(path)] == rows
+
+
+def test_the_size_of_rows_is_that_of_their_objects() -> None:
+    texts = pa.array(["ab", None, "é"])
+    table = {
+        "text": (texts, 3 + 4),
+        "bytes": (pa.array([b"abc", b"", None]), 3 + 3),
+        "number": (pa.array([1, 2, 3]), 3),
+        "entry": (pa.array(["abcd", None, "abcd"]).dictionary_encode(), 3 + 8),
+        "list": (pa.array([["a", "bc"], None, []]), 3 + 2 + 3),
+        "struct": (pa.array([{"t": "abc"}, None, {"t": ""}]), 3 + 3 + 3),
+        "map": (pa.array([[("k", "vv")], [], None], pa.map_(pa.string(), pa.string())), 2 + 3),
+    }
+    for name, (column, size) in table.items():
+        assert unfolded(column) == size, name
+        batch = pa.record_batch({name: column})
+        rows = [unfolded(batch.slice(index, 1)) for index in range(3)]
+        assert sum(rows) == size, name
+
+
+def test_a_number_without_an_end_is_no_json(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"problem": "p", "answer": 1' + "0" * 5000 + "}\n")
+    with pytest.raises(DataError, match=r"the line is not JSON: .*4300 digits"):
+        list(file_rows(path))

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from curate_support import byte_tokenizer, shared_data
+from curate_support import shared_data
 from tiny import tiny_policy
 
 from hapo_core.errors import ConfigError, DataError, HapoError
 from hapo_core.policy import save_policy
-from hapo_core.rollout import Prompt
 from hapo_core.tasks.careless import SupervisedSpec, encode, supervised_optimizer, supervised_step
 from hapo_core.tasks.chains import Chain, distinct_chains
 from hapo_core.tasks.tiny import tiny_model, tiny_tokenizer
@@ -28,8 +27,6 @@ from pipeline.artifacts.tables import BENCHMARK, GENERATIONS, read_frame
 from pipeline.cli import build_parser, main
 from pipeline.compare.pair import pair
 from pipeline.flows.observer import Observer
-from pipeline.grading.benchmark import Benchmark
-from pipeline.grading.jobs import opened_thought
 from pipeline.measure.model import ModelEvaluation, folder_name
 from pipeline.measure.score import Scoring
 
@@ -388,17 +385,6 @@ def test_the_command_says_errors_without_a_traceback(
     said = capsys.readouterr().err
     assert said.startswith("error: the model cannot be fetched")
     assert "at: --model: nobody/nothing" in said and "remedy:" in said
-
-
-def test_a_template_that_opens_a_thought_is_known() -> None:
-    for extra, opening in (("<think>\n", "<think>"), ("", "")):
-        tokenizer = byte_tokenizer(extra)
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": "1+1"}], add_generation_prompt=True, tokenize=True,
-            return_dict=False,
-        )  # fmt: skip
-        benchmark = Benchmark("b", (Prompt("b/1", tuple(text)),), {"b/1": "2"}, {"b/1": "math"})
-        assert opened_thought(tokenizer, benchmark.prompts) == opening
 
 
 def test_metrics_are_canonical_json(here: Path, models: dict[str, Path]) -> None:

@@ -239,3 +239,39 @@ def test_a_planted_lock_is_not_followed(
     with pytest.raises(ConfigError, match="is not touched"), device_locks(["cpu"], tmp_path):
         raise AssertionError("it was taken")
     assert victim.read_text() == "precious" and not (tmp_path / "new").exists()
+
+
+def test_a_device_is_a_file_among_the_locks_and_never_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of GPUs come from params.yaml (`rollout.vllm.gpus`) and CUDA_VISIBLE_DEVICES."""
+    monkeypatch.setenv("HAPO_LOCKS", str(tmp_path / "locks"))
+    (tmp_path / "poetry.lock").write_text("precious")
+    names = ["gpu-x/../../poetry", "gpu-../../poetry", f"{tmp_path}/poetry", "gpu-MIG-GPU-5c/1/0"]
+    for name in names:
+        with device_locks([name]):
+            pass
+    assert (tmp_path / "poetry.lock").read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["locks", "poetry.lock"]
+    inside = list((tmp_path / "locks").iterdir())
+    assert len(inside) == len(names) and all(path.is_file() for path in inside)
+
+
+@pytest.mark.parametrize("planted", ["file", "link to nowhere"])
+@pytest.mark.parametrize("given", [True, False])
+def test_what_lies_in_the_place_of_the_locks_is_named(
+    planted: str, given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / f"hapo-{os.getuid()}"
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.delenv("HAPO_LOCKS", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    if given:
+        monkeypatch.setenv("HAPO_LOCKS", str(place))
+    if planted == "file":
+        place.write_text("precious")
+    else:
+        place.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=f"cannot be made[\\s\\S]*{place}"):
+        device_locks(["cpu"]).__enter__()
+    assert not (tmp_path / "nowhere").exists()

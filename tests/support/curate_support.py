@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from pipeline.config import Curate, Params, Rewards, Source, TinyBase, Train
+from hapo_core.tasks.tiny import tiny_tokenizer
+from pipeline.artifacts import check_manifest
+from pipeline.config import (
+    ChainsSource,
+    Curate,
+    Params,
+    Rewards,
+    Source,
+    TableSource,
+    TinyBase,
+    Train,
+)
+from pipeline.curate.stage import curate
+from pipeline.flows.observer import Observer
+
+HELD_OUT = ChainsSource(kind="chains", count=20, min_steps=3, max_steps=5)
 
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -64,7 +81,7 @@ def params_for(
 ) -> Params:
     """Parameters of which curation reads `curate`, `seed`, `rewards`, `base`, and in its lock
     `train.probe_benchmark` only."""
-    curate = Curate.model_validate(
+    section = Curate.model_validate(
         {
             "sources": sources,
             "benchmarks": benchmarks,
@@ -86,8 +103,44 @@ def params_for(
     return Params.model_construct(
         seed=7,
         method=method,
-        curate=curate,
+        curate=section,
         base=base,
         rewards=Rewards(verifier=verifier),
         train=Train(prompts_per_round=1),
     )
+
+
+def run(
+    sources: dict[str, Source],
+    target: str = "artifacts/data",
+    verifier: Literal["math", "exact"] = "exact",  # starts no worker processes
+    **settings: object,
+) -> tuple[Path, dict[str, Any]]:
+    """Curate with the byte tokenizer (the tiny one for chains alone); the folder and account."""
+    chains = all(isinstance(s, ChainsSource) for s in sources.values())
+    tokenizer = tiny_tokenizer() if chains else byte_tokenizer()
+    params = params_for(sources, {"held_out": HELD_OUT}, verifier, **settings)
+    curate(params, Observer("curate"), Path(target), tokenizer)
+    folder = Path(target)
+    check_manifest(folder, "data")
+    return folder, json.loads((folder / "curation.json").read_text())
+
+
+def rule(account: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a rule took, from the account."""
+    found: dict[str, Any] = next(r for r in account["rules"] if r["rule"] == name)
+    return found
+
+
+def mine(rows: list[dict[str, object]], name: str = "mine.jsonl", **settings: object) -> Source:
+    """A source of these rows, written as JSON lines into the working directory."""
+    Path(name).write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return TableSource.model_validate({"kind": "table", "path": name, **settings})
+
+
+_WALK = "A walker goes {} miles on each of {} days and then rests. How many miles does she walk?"
+
+
+def walk(a: int, b: int) -> str:
+    """A problem whose answer is a * b."""
+    return _WALK.format(a, b)

@@ -21,12 +21,15 @@ import pyarrow.parquet as pq
 
 from hapo_core.errors import DataError
 from pipeline.curate.sources.record import Row
+from pipeline.curate.sources.unfolded import unfolded
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".csv", ".csv.gz")
 BATCH_ROWS = 1024
 MOST_IN_ROW = 64_000_000
 """Characters (values, for lists) of one row. A small file can unfold to any size: compression, a
 dictionary's entry that is repeated, a line without an end."""
+_MOST_BYTES = 4 * MOST_IN_ROW
+"""Of a row, before it is unfolded: a character has at most four."""
 _UNFOLDED_ROWS = 16
 """Rows of a parquet batch that are unfolded at a time."""
 _DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
@@ -138,6 +141,10 @@ def _parquet_rows(path: Path) -> Iterator[LocatedRow]:
     _check_groups(file.metadata, path)
     try:
         for batch in _folded(file, path).iter_batches(batch_size=BATCH_ROWS):
+            if unfolded(batch) > _MOST_BYTES:  # else no row of it is too large
+                for index in range(batch.num_rows):
+                    if (size := unfolded(batch.slice(index, 1))) > _MOST_BYTES:
+                        raise _too_large(f"{path} row {number + index + 1}", f"{size / 1e6:.0f} MB")
             for start in range(0, batch.num_rows, _UNFOLDED_ROWS):
                 for row in batch.slice(start, _UNFOLDED_ROWS).to_pylist():
                     number += 1
@@ -154,10 +161,13 @@ def _parquet_rows(path: Path) -> Iterator[LocatedRow]:
 
 
 def _folded(file: pq.ParquetFile, path: Path) -> pq.ParquetFile:
-    """The file with its columns of text read as a dictionary and indices into it."""
-    schema = file.schema_arrow
+    """The file with its texts read as a dictionary and indices into it, those inside of lists and
+    structs too."""
+    leaves = [file.schema.column(index) for index in range(len(file.schema))]
     texts = [
-        f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
+        leaf.path
+        for leaf in leaves
+        if leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type != "DECIMAL"
     ]
     return pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts)
 
@@ -285,7 +295,7 @@ def _json_row(line: str, where: str) -> Row:
             where=where,
             remedy="every name may stand once in an object; rename or remove one",
         ) from twice
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 4,301 digits is a ValueError
         remedy = "every line must be one JSON object; a cut last line means an unfinished file"
         if line.strip() in ("[", "{"):
             remedy = AS_LINES
