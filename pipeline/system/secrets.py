@@ -18,10 +18,13 @@ HIDDEN = "***"
 _LOCAL = Path(".dvc/config.local")
 _NAMES = re.compile(
     r"token|secret|passw|passphrase|api_?key|access_?key|account_?key|private_?key|credential"
-    r"|connection_?string|auth_?string|_pat$",
+    r"|connection_?string|auth_?string|_auth$|headers$|cookie|_pat$",
     re.IGNORECASE,
 )
 _NO_VALUE = re.compile(r"path|file|dir$|disable|parallelism", re.IGNORECASE)
+_LOGIN = re.compile(r"://[^\s:/@]*:(\S+)@")
+_BARE_LOGIN = re.compile(r"[^\s:/@]*:(\S+)@")
+"""A password up to the last @, however it is written: `user:p/w@host`."""
 _SHORTEST = 6
 """Characters; a shorter value would be found in ordinary words."""
 
@@ -52,6 +55,8 @@ def _of_environment() -> Iterator[str]:
             if name.upper().endswith("AUTH_STRING"):  # user:password
                 yield value.partition(":")[2]
         yield from _of_address(value)
+        if name.lower().endswith("_proxy") and (login := _BARE_LOGIN.match(value)):
+            yield login[1]
 
 
 def _of_dvc() -> Iterator[str]:
@@ -76,3 +81,5 @@ def _of_address(value: str) -> Iterator[str]:
             return
         if password:
             yield password
+        elif login := _LOGIN.search(value):
+            yield login[1]

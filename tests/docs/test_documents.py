@@ -68,3 +68,11 @@ def test_the_map_names_every_room() -> None:
     }
     missing = {room for room in there if f"`{room}/`" not in rooms}
     assert not missing
+
+
+def test_no_file_is_over_400_lines() -> None:
+    """CONTRIBUTING.md: what grows longer is two things."""
+    rooms = ("hapo_core", "pipeline", "hapo_trl", "tests", "bench")
+    files = [p for room in rooms for p in (REPO / room).rglob("*.py")]
+    long = {p: len(p.read_text(encoding="utf-8").splitlines()) for p in files}
+    assert len(files) > 400 and [f"{p}: {n}" for p, n in long.items() if n > 400] == []

@@ -8,6 +8,8 @@ import re
 import pytest
 from conftest import REPO
 
+from pipeline.flows.flow import STAGES
+
 PAGE = REPO / "docs" / "architecture.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 INDEX = TEXT[TEXT.index("## Where is what") : TEXT.index("## Rooms")]
@@ -77,6 +79,20 @@ def test_a_question_needs_at_most_three_files(row: str) -> None:
     assert "docs/architecture.md" in (REPO / "README.md").read_text(encoding="utf-8")
     to_open = row.split("|")[2]
     assert len(files_of(to_open)) == 1 or to_open.strip().startswith("this page")
+
+
+def test_the_tree_of_the_flow_is_the_declared_one() -> None:
+    """docs/architecture.md, "Prefect observes": every stage's task runs, below its name."""
+    part = TEXT[TEXT.index("## Prefect observes") : TEXT.index("A stage that DVC skips")]
+    branches = re.split(r"^ +[|`]-- ", part, flags=re.MULTILINE)[1:]
+    said: dict[str, str] = {}
+    for branch in branches:
+        stage = re.split(r"[@\s]", branch)[0]
+        said[stage] = said.get(stage, "") + " ".join(branch.replace("|", " ").split())
+    assert list(said) == [stage.name for stage in STAGES]
+    for flow in STAGES:
+        words = [task.rstrip("* ") for task in flow.tasks]
+        assert [w for w in words if w not in said[flow.name]] == [], flow.name
 
 
 def test_the_line_that_is_quoted_is_where_it_is_said() -> None:

@@ -33,6 +33,9 @@ def test_no_secret_is_in_it(
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "admin:passwordpassword")
     monkeypatch.setenv("https_proxy", "http://me:proxypass@proxy:80")
     monkeypatch.setenv("HF_HOME", "/home/somebody/cache")
+    monkeypatch.setenv("http_proxy", "me:bareproxy@proxy:80")
+    monkeypatch.setenv("no_proxy", "http://me:slash/inside@proxy")
+    monkeypatch.setenv("PREFECT_CLIENT_CUSTOM_HEADERS", '{"Authorization": "Bearer headersecret"}')
     address = "http://me:urlpassword@host:8000"
     text = TOY_PARAMS.replace("profile: toy", "profile: mine").replace(
         "rollout: {max_tokens: 32}",
@@ -43,6 +46,7 @@ def test_no_secret_is_in_it(
     assert cli.main(["env"]) == 0
     out = capsys.readouterr().out
     assert "HF_TOKEN=***" in out and "profile mine" in out and "HF_HOME=~/cache" in out
-    for secret in ("hf_secret", "passwordpassword", "proxypass", "urlpassword", "somebody"):
+    kept = ("hf_secret", "passwordpassword", "proxypass", "urlpassword", "somebody")
+    for secret in (*kept, "bareproxy", "slash/inside", "headersecret"):
         assert secret not in out
     secrets.learn()
