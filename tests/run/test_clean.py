@@ -227,7 +227,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_before_it_begins(small_disk: 
     with pytest.raises(HapoError, match=r"kB are needed.*kB are missing"):
         for number in range(9):  # the disk has room for one or two at most
             state = states / f"round-{number:05d}"
-            checkpoint.write_state(state, model, tokenizer, optimizer, GateState(), 1)
+            checkpoint.write_state(state, model, tokenizer, optimizer, GateState(), number)
     assert all(not p.name.startswith(".") for p in states.iterdir())
     newest = checkpoint.newest_state(small_disk, number, pytest.fail)
     assert newest is not None and newest.name == f"round-{number - 1:05d}"
