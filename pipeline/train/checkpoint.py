@@ -218,7 +218,8 @@ def newest_state(scratch: Path, first: int, tell: Callable[[str], None]) -> Path
         for number in range(first + 1, done + 1):
             if (problem := broken(round_seal(scratch, number), scratch)) is not None:
                 return problem
-        return None
+        held = read_gate_state(state)[1]
+        return None if held == done else f"{state} holds the state after round {held}"
 
     return newest_whole(scratch / "states", "round-*", KIND, tell, rounds_of)
 

@@ -92,6 +92,18 @@ def test_a_flipped_byte_costs_rounds_and_no_truth(
         assert any("is not used" in line for line in observer.lines)
 
 
+def test_a_state_under_the_name_of_another_round_is_not_used(whole: dict[str, bytes]) -> None:
+    """Whole in itself, as a copy by hand leaves it: its own round could never be written again."""
+    states = begun(3) / "states"
+    shutil.rmtree(states / "round-00003")
+    shutil.copytree(states / "round-00002", states / "round-00003")
+    observer = Listening("train@1")
+    train_segment(settings(), "1", observer)
+    assert artifact() == whole
+    assert any("holds the state after round 2" in line for line in observer.lines)
+    assert "continues after round 2" in observer.lines
+
+
 def test_a_byte_that_flips_while_it_runs_is_not_published(whole: dict[str, bytes]) -> None:
     begun(0)
     segment = Segment(settings(), "1", Observer("train@1"))
