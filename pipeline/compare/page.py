@@ -17,6 +17,8 @@ from pipeline.show.pages import fenced, markdown_table, page_environment, page_s
 from pipeline.show.table import Table
 from pipeline.show.text import NOTHING, duration, percent, tokens
 
+_BESIDE = 14
+"""Characters of a label beside a curve."""
 UNIT = 1000.0
 """Tokens on the axis of a learning curve are in thousands."""
 
@@ -48,7 +50,11 @@ def write_page(found: Comparison, out: Path) -> Path:
     Returns:
         The HTML page.
     """
-    tables = [score_table(found, name) for name in found.rows]
+    tables = [
+        table
+        for name in found.rows
+        for table in (score_table(found, name), *against_tables(found, name))
+    ]
     head = next(iter(found.rows.values()))
     context = {
         "title": f"Methods side by side: {found.facts['profile']}, {found.facts['budget']}",
@@ -147,34 +153,61 @@ def _restless(rows: Sequence[Row]) -> str:
 
 
 def score_table(found: Comparison, benchmark: str) -> Table:
-    """avg@k per seed and pooled, and the paired tests."""
-    rows = found.rows[benchmark]
-    shown = [name for name in found.references if any(name in r.against for r in rows)]
-    headers = ["setting", *(f"seed {s}" for s in found.seeds), "all [95 %]", "by seed [95 %]"]
-    headers += [
-        text
-        for name in shown
-        for text in (f"− {name}", "p, these runs", "by seed [95 %]", "p, settings", "detectable")
+    """avg@k per seed and pooled."""
+    cells = [
+        (
+            r.label,
+            *(_points(r.per_seed.get(s)) for s in found.seeds),
+            _interval(r),
+            _bounds(r.seed_ci),
+        )
+        for r in found.rows[benchmark]
     ]
-    cells = []
-    for r in rows:
-        line = [r.label, *(_points(r.per_seed.get(s)) for s in found.seeds), _interval(r)]
-        line.append(_bounds(r.seed_ci))
-        for name in shown:
-            test = r.against.get(name)
-            line += [NOTHING, NOTHING] if test is None else _test(test.difference, test.p_value)
-            line += _seed_cells(r, name)
-        cells.append(tuple(line))
     protocol = found.facts["protocols"][benchmark]
     return Table(
-        tuple(headers),
+        ("setting", *(f"seed {s}" for s in found.seeds), "all [95 %]", "by seed [95 %]"),
         tuple(cells),
         title=f"{benchmark}: avg@{protocol['k']} in percent",
         note=f"{protocol['n']} problems a seed, temperature {protocol['temperature']:g}, at most "
-        f"{protocol['max_tokens']} tokens; differences in points, p: two-sided paired sign-flip "
-        "test over problems. By seed: 95 % of Student over runs; p of settings: corrected for the "
-        "number of them; detectable: what this many seeds of this spread find four times in five.",
+        f"{protocol['max_tokens']} tokens. By seed: 95 % of Student over runs.",
     )
+
+
+def against_tables(found: Comparison, benchmark: str) -> list[Table]:
+    """The paired tests, a table for each reference: with all of them beside the scores a table
+    is wider than a page."""
+    rows = found.rows[benchmark]
+    tables = []
+    for name in found.references:
+        tested = [r for r in rows if name in r.against]
+        if not tested:
+            continue
+        cells = [
+            (
+                r.label,
+                *_test(r.against[name].difference, r.against[name].p_value),
+                *_seed_cells(r, name),
+            )
+            for r in tested
+        ]
+        tables.append(
+            Table(
+                (
+                    "setting",
+                    f"− {name}",
+                    "p, these runs",
+                    "by seed [95 %]",
+                    "p, settings",
+                    "detectable",
+                ),
+                tuple(cells),
+                title=f"{benchmark}: difference from {name}",
+                note="In points; p: two-sided paired sign-flip test over problems. By seed: 95 % "
+                "of Student over runs; p of settings: corrected for the number of them; "
+                "detectable: what this many seeds of this spread find four times in five.",
+            )
+        )
+    return tables
 
 
 def cost_table(rows: Sequence[Row]) -> Table:
@@ -312,10 +345,15 @@ def _learning(
     return Drawing(f"Probe against {axis} tokens", svg)
 
 
+def _brief(label: str) -> str:
+    """A label that has room beside a curve on a phone; the heading has the whole."""
+    return label if len(label) <= _BESIDE else f"{label[: _BESIDE - 1]}…"
+
+
 def _probe(label: str, curve: Curve, axis: str, color: str, kind: Any) -> Series:
     xs = getattr(curve, axis)
     points = [(x / UNIT, y) for x, y in zip(xs, curve.probe, strict=True) if y is not None]
-    return Series(label, points, color, kind)
+    return Series(_brief(label), points, color, kind)
 
 
 def _teacher(curve: Curve) -> Drawing | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,7 @@ from pipeline.compare.cells import (
     read_plain,
 )
 from pipeline.compare.collect import Result
-from pipeline.compare.page import Comparison, notes
+from pipeline.compare.page import Comparison, notes, write_page
 from pipeline.compare.queue import Queue
 from pipeline.compare.summary import rows_of
 
@@ -228,6 +229,22 @@ def test_the_page_warns_where_seeds_differ_more_than_problems() -> None:
     said = " ".join(notes(Comparison(rows, ("grpo",), (0, 1), {}, (), "")))
     apart = max(rows["held"][1].per_seed.values()) - min(rows["held"][1].per_seed.values())
     assert apart > 0.35 and f"points): grpo {100 * apart:.1f}." in said
+
+
+def test_tables_fit_a_page_and_labels_a_phone(tmp_path: Path) -> None:
+    """Scores, and a table for each reference: beside one another they were 1,461 pixels wide."""
+    long = "a_setting_with_quite_a_long_name"
+    results = [made_result(x, s, 0.3, [8] * 3) for x in ("grpo", "luffy", long) for s in (0, 1, 2)]
+    rows = {"held": rows_of(results, "held", ["grpo", "luffy"])}
+    protocol = {"k": 2, "n": 40, "temperature": 0.6, "max_tokens": 48}
+    facts = {"profile": "p", "budget": "b", "protocols": {"held": protocol}}
+    page = Comparison(rows, ("grpo", "luffy"), (0, 1, 2), facts, (), "hapo compare")
+    text = write_page(page, tmp_path).read_text()
+    assert [text.count(f"difference from {x}") for x in ("grpo", "luffy")] == [1, 1]
+    heads = re.findall(r"<thead>(.*?)</thead>", text, re.S)
+    assert max(head.count("<th ") for head in heads[:3]) <= 7
+    drawn = "".join(re.findall(r"<svg.*?</svg>", text, re.S)[1:])
+    assert long not in drawn and "a_setting_wit…" in drawn
 
 
 # --- real experiments ---------------------------------------------------------------------------
