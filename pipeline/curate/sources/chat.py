@@ -20,7 +20,7 @@ def read_chat(row: Row) -> Parts:
 
     The reference answer is a column of its own, or what the assistant's message marks: by a box, by
     #### or by a closing sentence ("The answer is 72."), and that becomes a box as in other sources.
-    System messages are left out: ours is `prompt_system`.
+    System messages are left out: ours is `curate.system_prompt`.
 
     Raises:
         RowFault: several turns (a problem is one question), a message that is no text, no answer.
