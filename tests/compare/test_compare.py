@@ -162,7 +162,7 @@ def test_the_shipped_ablation_is_valid_on_quickstart() -> None:
     plain = next(c for c in cells if c.label == "hapo")
     assert overrides(raw, plain.raw) == []  # the same stages as `hapo run`: nothing runs twice
     every = plan(raw, named_settings(list(VARIANTS), [], []), [0], Budget.parse("rounds=45"), "")
-    assert len(every) == len(VARIANTS) == 16
+    assert len(every) == len(VARIANTS) == 17
 
 
 # --- the statistic ------------------------------------------------------------------------------

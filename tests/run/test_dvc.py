@@ -14,6 +14,7 @@ from conftest import REPO, STAGES, Project, copy_code, eventually, long
 from loaded import loaded_by, past_the_lock
 from ruamel.yaml import YAML
 
+from hapo_core.methods.registry import methods
 from pipeline.config import load_params
 from pipeline.dependencies.lock import lock_of
 
@@ -209,12 +210,16 @@ def test_an_edited_module(name: str, kinds: set[str], tmp_path: Path) -> None:
     assert found == kinds
 
 
-def test_a_method_of_a_file_of_its_own_is_locked(tmp_path: Path) -> None:
+def test_a_method_of_a_file_of_its_own_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is found by its name: no import leads to it (docs/methods.md, "Add a method")."""
     copy_code(tmp_path)
     path = tmp_path / "hapo_core/methods/half.py"
     path.write_text("SHARE = 0.5\n")
     # The name is one of the schema's; the file is found by the lock alone.
+    known = {**methods(), "half": methods()["grpo"]}
+    monkeypatch.setattr("pipeline.config.params.methods", lambda: known)
     params = load_params(REPO / "params.yaml").model_copy(update={"method": "half"})
     before = {kind: lock_of(kind, params, tmp_path) for kind in ALL_STAGES}
     assert "hapo_core.methods.half" in before["train"]["modules"]
