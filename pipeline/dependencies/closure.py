@@ -60,6 +60,8 @@ def code_hash(path: Path) -> str:
 
 
 Stamp = tuple[int, int, int, int]
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+"""Where statements stand in others."""
 
 
 def stamp_of(path: Path) -> Stamp:
@@ -68,20 +70,27 @@ def stamp_of(path: Path) -> Stamp:
     return facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size, facts.st_ino
 
 
-@cache
-def _hash(path: Path, stamp: Stamp) -> str:
-    data = path.read_bytes()
-    if path.suffix == ".py":
-        data = bare(data.decode("utf-8")).encode()
-    return hashlib.sha256(data).hexdigest()
+_HASHES: dict[tuple[Path, Stamp], str] = {}
 
 
-def bare(source: str) -> str:
-    """Python source without comments, docstrings and empty lines."""
+def _hash(path: Path, stamp: Stamp, tree: ast.Module | None = None) -> str:
+    """`tree`: of this file, where it is parsed already; every stage asks this of every module."""
+    if (path, stamp) not in _HASHES:
+        data = path.read_bytes()
+        if path.suffix == ".py":
+            data = bare(data.decode("utf-8"), tree).encode()
+        _HASHES[path, stamp] = hashlib.sha256(data).hexdigest()
+    return _HASHES[path, stamp]
+
+
+def bare(source: str, tree: ast.Module | None = None) -> str:
+    """Python source (`tree`: its own, if known) without comments, docstrings and empty lines."""
     lines = source.splitlines()
     try:
-        tree = ast.parse(source)
-        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+        tree = tree or ast.parse(source)
+        # The tokenizer is slow, and asked by every stage for every module: only where it is needed.
+        read = io.StringIO(source if "#" in source else "").readline
+        tokens = list(tokenize.generate_tokens(read))
     except (SyntaxError, tokenize.TokenError):
         return source
     for token in tokens:
@@ -93,14 +102,20 @@ def bare(source: str) -> str:
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
-def _docstrings(tree: ast.AST) -> Iterator[tuple[int, int]]:
+def _docstrings(tree: ast.Module) -> Iterator[tuple[int, int]]:
     """(first, last line) of texts that stand alone as a statement."""
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)  # of a lambda it is an expression
-        for one in body if isinstance(body, list) else ():
-            value = one.value if isinstance(one, ast.Expr) else None
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                yield one.lineno, one.end_lineno or one.lineno
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        for part in _BLOCKS:  # expressions hold no statements: a walk over all nodes takes longer
+            inner = getattr(node, part, None)
+            if not isinstance(inner, list):  # the body of a conditional expression, or a lambda
+                continue
+            todo += inner
+            for one in inner if part == "body" else ():
+                value = one.value if isinstance(one, ast.Expr) else None
+                if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                    yield one.lineno, one.end_lineno or one.lineno
 
 
 def _file(module: str, code: Path) -> Path | None:
@@ -113,7 +128,9 @@ def _file(module: str, code: Path) -> Path | None:
 def _imports(path: Path, stamp: Stamp, module: str) -> tuple[str, ...]:
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     found: list[str] = []
-    for node in _executed(parsed(path)):
+    tree = parsed(path)
+    _hash(path, stamp, tree)
+    for node in _executed(tree):
         if isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
