@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +15,7 @@ import pytest
 from conftest import REPO
 
 from hapo_core.errors import DataError
+from pipeline.curate.sources import files
 from pipeline.curate.sources.files import MOST_IN_ROW, file_rows
 from pipeline.curate.sources.unfolded import unfolded
 
@@ -159,3 +162,30 @@ def test_a_number_without_an_end_is_no_json(tmp_path: Path) -> None:
     path.write_text('{"problem": "p", "answer": 1' + "0" * 5000 + "}\n")
     with pytest.raises(DataError, match=r"the line is not JSON: .*4300 digits"):
         list(file_rows(path))
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["as arrow reads them", "row by row"])
+def test_nested_texts_of_several_row_groups(
+    tmp_path: Path, broken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Big-Math and OpenR1 are such files: lists of messages, a dictionary for each row group."""
+    rows = [{"m": [{"c": f"{i % 7} says"}, {"c": "no"}], "s": {"t": f"{i}"}} for i in range(2500)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet", row_group_size=1100)
+    if broken:
+        monkeypatch.setattr(files, "_batches", partial(_changing, files._batches))
+    assert [row for row, _, _ in file_rows(tmp_path / "x.parquet")] == rows
+
+
+def _changing(read: Any, file: pq.ParquetFile) -> Any:
+    """A file whose dictionaries change within a row group, after its first batch."""
+
+    class Changing:
+        metadata = file.metadata
+
+        def iter_batches(self, size: int, row_groups: list[int]) -> Any:
+            for number, batch in enumerate(file.iter_batches(size, row_groups=row_groups)):
+                if size > 1 and number:
+                    raise pa.ArrowNotImplementedError("chunked")
+                yield batch
+
+    return read(Changing())

@@ -13,6 +13,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -140,7 +141,7 @@ def _parquet_rows(path: Path) -> Iterator[LocatedRow]:
     _check_header(file.schema_arrow.names, str(path))
     _check_groups(file.metadata, path)
     try:
-        for batch in _folded(file, path).iter_batches(batch_size=BATCH_ROWS):
+        for batch in _batches(_folded(file, path)):
             if unfolded(batch) > _MOST_BYTES:  # else no row of it is too large
                 for index in range(batch.num_rows):
                     if (size := unfolded(batch.slice(index, 1))) > _MOST_BYTES:
@@ -158,6 +159,19 @@ def _parquet_rows(path: Path) -> Iterator[LocatedRow]:
             where=f"{path} after row {number}",
             remedy="download or export it again",
         ) from error
+
+
+def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    """Row group by row group: each has dictionaries of its own, and Arrow does not join those of
+    texts inside of lists and structs. A group in which they change is read row by row."""
+    for group in range(file.metadata.num_row_groups):
+        done = 0
+        try:
+            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group]):
+                yield batch
+                done += batch.num_rows
+        except pa.ArrowNotImplementedError:
+            yield from islice(file.iter_batches(1, row_groups=[group]), done, None)
 
 
 def _folded(file: pq.ParquetFile, path: Path) -> pq.ParquetFile:
