@@ -26,7 +26,7 @@ test: setup-dev lint
 	python -m pytest -n 2 --dist loadfile --ignore=tests/vllm_cpu # those: `make test-vllm`
 
 fast: setup-dev
-	python -m pytest tests/config tests/artifacts tests/docs/test_imports.py tests/docs/test_documents.py \
+	python -m pytest -n 2 --dist loadfile tests/config tests/artifacts tests/docs/test_imports.py tests/docs/test_documents.py \
 	  tests/core/test_method_golden.py tests/core/test_methods_golden.py tests/core/test_objectives_golden.py \
 	  tests/core/test_update.py tests/core/test_evaluate_stats.py
 

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from conftest import long
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench/gpu"))
@@ -152,6 +153,7 @@ sys.meta_path.insert(0, Blocked())
 """
 
 
+@long
 def test_the_quickstart_runs_where_there_is_no_dvc_and_no_prefect(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(BLOCKED)
     monkeypatch.syspath_prepend(str(tmp_path))

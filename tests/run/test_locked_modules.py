@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from conftest import Project, long
 from loaded import loaded_by, noting, past_the_lock
 from small import PARAMS, clone
 
@@ -30,7 +30,11 @@ STAGES = (
 )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+QUICK = ("lora", "processes")
+"""What `make test` runs; `make soak` runs all."""
+
+
+@pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=long) for k in KINDS])
 def test_what_a_run_loads(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "project"
     clone(path)

@@ -41,6 +41,7 @@ def manifests(project: Project) -> dict[str, bytes]:
     return {p.parent.name: p.read_bytes() for p in policies.glob("*/manifest.json")}
 
 
+@long
 def test_from_a_folder_after_a_kill(project: Project, tmp_path: Path) -> None:
     """The first is killed in segment 2; the second pulls, runs segment 2, and gets the bytes that
     the first gets when it goes on."""

@@ -15,7 +15,7 @@ import kills
 import pandas as pd
 import pytest
 import torch
-from conftest import Project
+from conftest import Project, long
 from curves import tensorboard_points
 from small import PARAMS, clone, hashes
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -128,7 +128,7 @@ def test_evaluation_parameters_rerun_evaluation_and_report_only(
     ]
 
 
-@pytest.mark.parametrize("probed", [True, False])
+@pytest.mark.parametrize("probed", [True, pytest.param(False, marks=long)])
 def test_a_new_benchmark_trains_nothing_again(real: Project, tmp_path: Path, probed: bool) -> None:
     """Problems, traces and what the probe looks at keep their bytes, and so do the weights."""
     project = _another(real, tmp_path)
@@ -159,7 +159,15 @@ def _kill_at(stage: subprocess.Popen[str], marker: str) -> None:
     stage.wait()
 
 
-@pytest.mark.parametrize("marker", ["round 1/4", "round 2/4", "round 3/4", "round 4/4"])
+@pytest.mark.parametrize(
+    "marker",
+    [
+        "round 1/4",
+        pytest.param("round 2/4", marks=long),
+        pytest.param("round 3/4", marks=long),
+        "round 4/4",
+    ],
+)
 def test_a_killed_segment_ends_with_the_same_bytes(
     real: Project, tmp_path: Path, marker: str
 ) -> None:
@@ -251,6 +259,7 @@ def test_a_gate_out_of_reach_is_refused_before_anything_runs(real: Project, tmp_
     assert done.returncode == 2 and "always open" in done.stderr and "luffy" in done.stderr
 
 
+@long
 def test_other_methods_run(real: Project, tmp_path: Path) -> None:
     project = _another(real, tmp_path)
     for method in ("grpo", "luffy", "sft", "sft_then_rl"):
@@ -287,6 +296,7 @@ def test_a_profile_says_where_a_round_goes_and_leaves_nothing(
     assert not (project.path / ".hapo/profile").exists()
 
 
+@long
 def test_three_kills_in_a_row(real: Project, tmp_path: Path) -> None:
     """The kill matrix, shortened (test_kill_matrix.py): the run, the stage, then everything."""
     start = tmp_path / "start"

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import REPO, eventually
+from conftest import REPO, eventually, long
 from listening import elsewhere, family, listening
 from safetensors.torch import load_file
 from small import PARAMS
@@ -253,6 +253,7 @@ def in_session(leader: int) -> list[int]:
     return found
 
 
+@long
 def test_shards_killed_in_the_writing_cost_a_round_and_damaged_ones_are_not_used(
     start: Path, project: Path
 ) -> None:
@@ -287,6 +288,7 @@ def test_shards_killed_in_the_writing_cost_a_round_and_damaged_ones_are_not_used
     same_segment(start, project, 2e-5)
 
 
+@long
 def test_three_sharded_processes_go_on_from_one(start: Path, project: Path) -> None:
     killed_at(project, "pipeline.train.checkpoint:write_state", 2)
     state = states(project)[-1]  # the one before is dropped next

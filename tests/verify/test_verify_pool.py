@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import long
 from pool_jobs import ENDLESS, FALSE, RIGHT, verdicts
 
 from hapo_core.errors import ConfigError, HapoError
@@ -266,6 +267,7 @@ HOSTILE = {
 }
 
 
+@long
 def test_made_up_hostile_inputs_are_all_answered_in_time() -> None:
     limit = 1.0
     golds = ("2", "x+1", "|z|^2", "\\{1, 2\\}")
