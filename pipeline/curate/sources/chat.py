@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from pipeline.curate.sources.cells import answer_text, key_text, sequence
-from pipeline.curate.sources.marks import BOX, HASHES, STATED, Mark
+from pipeline.curate.sources.marks import BOX, HASHES, STATED, parse_mark
 from pipeline.curate.sources.record import Parts, RawTrace, Row, RowFault
 
 COLUMNS = ("messages", "conversations", "conversation")
 ANSWERS = ("answer", "final_answer", "gold", "ground_truth")
 _ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
-_MARKS = (Mark(BOX), Mark(HASHES), Mark("the closing sentence", re.compile(STATED, re.MULTILINE)))
+_MARKS = tuple(parse_mark(mark, "adapter chat") for mark in (BOX, HASHES, STATED))
 
 
 def read_chat(row: Row) -> Parts:
