@@ -151,7 +151,7 @@ def _take_over(base: PretrainedBase, out: Path) -> None:
     if base.gguf_package is not None:
         _dequantise(base, out)
         return
-    from hapo_core.policy import check_model_folder
+    from hapo_core.model_folder import check_model_folder
 
     path = pretrained_path(base)
     check_model_folder(path)
