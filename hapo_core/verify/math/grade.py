@@ -40,6 +40,9 @@ _LETTERED = re.compile(r"^\(\s*([A-J])\s*\)\s*(\S.*)$|^([A-J])[.:)]\s+(\S.*)$", 
 _COUNTED = {"same-text", fastpath.NAME, "statement", "words", "number-word", "endless", "yes-or-no",
             "choice-letter", "empty-set", "same-tokens"}  # fmt: skip
 """Rules that compare everything that both sides say, so that nothing is left for the guard."""
+_IN_ORDER = re.compile(r"(?:\\text\{)?\s*[A-Z](?:\s*[A-Z]){2,}\s*\}?")
+_AS_PRODUCT = {"math-verify", "identity", "witness", "statement", "same-tokens"}
+"""`BAC` is a ranking or a polygon, and no product that commutes; rules that may have read one."""
 _SPELLED = {"words", "statement"}
 """Rules on words: the whole texts are tallied once more."""
 _BESIDE_A_BOX = re.compile(
@@ -84,6 +87,8 @@ def grade(gold: str, answer: str, unevaluated: bool = False) -> Graded:
     verdict, rule = _decide(gold, answer, left, right)
     if verdict is not Verdict.CORRECT:
         return verdict, rule
+    if _IN_ORDER.fullmatch(left) and rule in _AS_PRODUCT:
+        return Verdict.UNPARSED, "letters in order"
     hedge = guard.hedged(left, right) or (guard.lost(left, right) if rule in _SPELLED else "")
     if hedge:
         return Verdict.UNPARSED, f"not compared: {hedge}"

@@ -73,7 +73,8 @@ _REWRITES: list[tuple[re.Pattern[str], str]] = [
             r"diag(\1)",
         ),
         (r"\\(?:left|right|m?right|[bB]ig{1,2}[lrm]?)(?![a-zA-Z])\s*\.?", ""),
-        (r"\\(?:displaystyle|textstyle|limits|nolimits|bm|boldsymbol|phantom)(?![a-zA-Z])", ""),
+        (r"\\(?:displaystyle|textstyle|limits|nolimits|bm|boldsymbol)(?![a-zA-Z])", ""),
+        (r"\\[hv]?phantom\s*\{[^{}]*\}", ""),  # nobody sees it
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
         (r"\{([^{}]*?)\\choose(?![a-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
@@ -201,7 +202,7 @@ _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eig
 _BASE_WORD = re.compile(
     r"_\s*\{?\s*\\(?:text|mathrm)\s*\{\s*(" + "|".join(_BASES) + r")\s*\}\s*\}?"
 )
-_TWO_PRODUCTS = re.compile(r"\\(?:vec|overrightarrow|mathbf|hat)|[A-Z]\s*\\times\s*[A-Z]")
+_TWO_PRODUCTS = re.compile(r"\\(?:nabla|vec|overrightarrow|mathbf|hat)|[A-Z]\s*\\times\s*[A-Z]")
 """Vectors have two products, and sets one that is no multiplication."""
 _DIAGONAL = re.compile(r"(?:\\text\{\s*diag\s*\}|(?<![A-Za-z])diag)\s*\(([^()]*)\)")
 

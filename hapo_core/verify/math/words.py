@@ -39,10 +39,16 @@ def plain(text: str) -> str:
     text = re.sub(
         r"(?<![A-Za-z])A +(?=[a-z]{2})(?![a-z]*[^\Wsu]s\b)", " ", text
     )  # `A wins`: a name
-    text = re.sub(r"[A-Za-z]{2,}", lambda m: m.group().lower(), text)  # A and a are two points
+    text = re.sub(r"[A-Za-z]{2,}", _lower, text)  # A and a are two points, and so are ABC and abc
     text = re.sub(r"[{}$.,;:!?\"()\[\]]|\\(?![a-zA-Z])", " ", text)
     text = re.sub(r"\b(solution|root|value)s\b", r"\1", text)
     return " ".join(w for w in text.split() if w not in ("the", "a", "an"))
+
+
+def _lower(match: re.Match[str]) -> str:
+    word = match.group()
+    points = re.fullmatch(r"[A-H]{2,5}", word) and len(set(word)) == len(word)
+    return word if points else word.lower()
 
 
 def words_of(text: str) -> list[str]:
