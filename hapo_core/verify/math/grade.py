@@ -13,7 +13,16 @@ import re
 from functools import partial
 
 from hapo_core.verify.extract import boxed, extract_answer, joined_boxes
-from hapo_core.verify.math import fastpath, guard, qualifiers, region, spelling, statement, words
+from hapo_core.verify.math import (
+    fastpath,
+    guard,
+    pieces,
+    qualifiers,
+    region,
+    spelling,
+    statement,
+    words,
+)
 from hapo_core.verify.math.compare import compare_readings, readable
 from hapo_core.verify.math.text import compact, tidy
 from hapo_core.verify.verdict import Verdict
@@ -38,7 +47,7 @@ _CURRENCIES = {
 """Signs of currency are gone before units are read. `¥` is a yen and a yuan."""
 _LETTERED = re.compile(r"^\(\s*([A-J])\s*\)\s*(\S.*)$|^([A-J])[.:)]\s+(\S.*)$", re.DOTALL)
 _COUNTED = {"same-text", fastpath.NAME, "statement", "words", "number-word", "endless", "yes-or-no",
-            "choice-letter", "empty-set", "same-tokens"}  # fmt: skip
+            "choice-letter", "empty-set", "same-tokens", "cases", "congruence"}  # fmt: skip
 """Rules that compare everything that both sides say, so that nothing is left for the guard."""
 _IN_ORDER = re.compile(r"(?:\\text\{)?\s*[A-Z](?:\s*[A-Z]){2,}\s*\}?")
 _AS_PRODUCT = {"math-verify", "identity", "witness", "statement", "same-tokens"}
@@ -177,6 +186,9 @@ def _statements(left: str, right: str) -> Graded | None:
         return _decide(one, other, one, other)
     if not statement.marked(left) and not statement.marked(right):
         return None
+    same, rule = pieces.decide(left, right, lambda a, b: compare_readings(a, b)[0])
+    if same is not None:
+        return (Verdict.CORRECT if same else Verdict.WRONG), rule
     same = statement.decide(left, right, lambda a, b: compare_readings(a, b)[0])
     if same is not None:
         return (Verdict.CORRECT if same else Verdict.WRONG), "statement"

@@ -142,6 +142,8 @@ _ALL_REALS = re.compile(
 )
 _MIXED = re.compile(r"(?<![\d.)}\w])(\d+) +(\d+)\s*/\s*(\d+)(?![\d.])")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\s*\\(?:overline|bar|dot)\s*\{?\s*(\d+)\s*\}?")
+_REPEATED = re.compile(r"(\d\.\d{0,20}?)(\d{1,6}?)\2{2,8}\s*(?:\\[lc]?dots(?![a-z])|\.\.\.|…)\s*$")
+"""`0.333\\ldots`: what stands there three times repeats."""
 _THOUSANDS = re.compile(r"(?<![\d.,_^])(?<![_^]\{)\d{1,3}(?:,\d{3})+(?![\d,])")
 _BRACKET_OR_GROUP = re.compile(r"\\?[()\[\]{}]|" + _THOUSANDS.pattern)
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.,_])\d{1,3}(?: \d{3})+(?!\d)")
@@ -183,6 +185,7 @@ def tidy(text: str) -> str:
     text = _PERCENT.sub("%", text)
     text = _SPACED_THOUSANDS.sub(lambda m: m.group().replace(" ", ""), text)
     text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text)
+    text = _REPEATED.sub(r"\1\\overline{\2}", text)
     text = _MIXED.sub(r"\1 \\frac{\2}{\3}", text)
     text = _REPEATING.sub(_as_fraction, text)
     text = _SCALED.sub(_power_of_ten, text)
