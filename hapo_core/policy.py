@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -149,14 +152,39 @@ def check_model_folder(path: Path) -> None:
             )
 
 
-def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
-    """Write model and tokenizer as a Hugging Face folder (safetensors).
+def save_policy(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path
+) -> list[str]:
+    """Write model and tokenizer as a Hugging Face folder (safetensors); names of what was written.
 
-    Sharded weights must be whole meanwhile (`hapo_core.distributed.unsharded`).
+    It is written in a folder of its own beside `path`, which it then replaces: what somebody else
+    puts into `path` meanwhile is no part of it. Sharded weights must be whole meanwhile
+    (`hapo_core.distributed.unsharded`).
     """
-    model.save_pretrained(path, state_dict=unsharded_state(model) if is_sharded(model) else None)
-    settle_description(path)
-    tokenizer.save_pretrained(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    try:
+        aside.chmod(0o777 & ~_umask())
+        state = unsharded_state(model) if is_sharded(model) else None
+        model.save_pretrained(aside, state_dict=state)
+        settle_description(aside)
+        tokenizer.save_pretrained(aside)
+        names = sorted(p.relative_to(aside).as_posix() for p in aside.rglob("*") if p.is_file())
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        aside.rename(path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return names
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def ready_to_train(model: PreTrainedModel) -> None:
