@@ -41,6 +41,7 @@ _CHARACTERS = {
     "′": "'",
     "’": "'",
     "ℝ": r"\mathbb{R}",
+    "‰": r"\text{ permille}",
     "½": r"\frac{1}{2}",
     "¼": r"\frac{1}{4}",
     "¾": r"\frac{3}{4}",
