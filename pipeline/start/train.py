@@ -19,6 +19,7 @@ from pipeline.start.decide import decide, find_machine, find_model, held_out, mo
 from pipeline.start.fit import Given, fit
 from pipeline.start.pace import measure
 from pipeline.start.project import make_project, readme_text
+from pipeline.start.reward import reward_module
 from pipeline.start.write import HELD_OUT, SAMPLES, Plan, decisions, heldout_text, params_text
 
 ASKED = Path(".hapo/train.json")
@@ -117,7 +118,8 @@ def start(folder: Path, wanted: Wanted) -> list[str]:
     Raises:
         HapoError: something does not fit; nothing was written.
     """
-    _refuse_folder(folder, wanted)
+    reward = reward_module(wanted.given.verifier, folder)
+    _refuse_folder(folder, wanted, reward)
     refuse_unknown(wanted.overrides)
     model_folder(wanted.model)  # before the data: it takes no time, and torch takes seconds to load
     plan = _plan(wanted)
@@ -172,11 +174,12 @@ def _test_source(path: Path) -> dict[str, object]:
     return whole
 
 
-def _refuse_folder(folder: Path, wanted: Wanted) -> None:
+def _refuse_folder(folder: Path, wanted: Wanted, reward: Path | None) -> None:
     """A project belongs in a folder of its own; the files that it is made from may lie there."""
     if not folder.is_dir():
         return
-    named = [wanted.given.data, wanted.given.traces, wanted.test, Path(wanted.model)]
+    given = wanted.given
+    named = [given.data, given.traces, wanted.test, Path(wanted.model), reward]
     mine = {p.expanduser().resolve() for p in named if p is not None}
     others = [
         p.name
