@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -32,14 +31,13 @@ from hapo_core.logits import (
 )
 from hapo_core.logprob_head import ChunkedLogProbs
 from hapo_core.lora import base_of, load_adapters, settle_description
+from hapo_core.model_folder import check_model_folder
 
 HEAD_CHUNK_ELEMENTS = 32 * 1024 * 1024
 """Most logits held at once by the log-prob head (float32: 128 MiB)."""
 
 _NOISE = ("drop", "jitter", "noise")
 """What rates of noise are called that layers hold themselves."""
-
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def load_policy(
@@ -104,52 +102,6 @@ def _savable(config: GenerationConfig) -> bool:
     except ValueError:
         return False
     return True
-
-
-def check_model_folder(path: Path) -> None:
-    """Check that a folder holds a whole safetensors model before any of it is loaded.
-
-    Raises:
-        DataError: naming the missing file.
-    """
-    remedy, topic = "point to a complete Hugging Face folder", "policy:folder"
-    if not (path / "config.json").is_file():
-        raise DataError(
-            "not a model folder: config.json is missing",
-            where=str(path),
-            remedy=remedy,
-            topic=topic,
-        )
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (json.JSONDecodeError, KeyError, AttributeError) as error:
-            raise DataError(
-                f"the shard index is unreadable: {error}",
-                where=str(index),
-                remedy=remedy,
-                topic=topic,
-            ) from error
-    else:
-        shards = ["model.safetensors"]
-    for shard in shards:
-        if not (path / shard).is_file():
-            pickled = sorted(p.name for s in _PICKLES for p in path.glob(f"*{s}"))
-            if pickled:
-                raise DataError(
-                    f"the weights are a pickle ({pickled[0]}): to load it would run whatever code "
-                    "it holds",
-                    where=str(path),
-                    remedy="have its author save it as safetensors, or convert it where a wrong "
-                    "one does no harm",
-                )
-            raise DataError(
-                f"weight file {shard} is missing ({len(shards)} expected)",
-                where=str(path),
-                remedy=remedy,
-                topic=topic,
-            )
 
 
 def save_policy(

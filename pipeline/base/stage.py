@@ -156,7 +156,7 @@ def _take_over(base: PretrainedBase, out: Path) -> list[str]:
     quiet_transformers()
     if base.gguf_package is not None:
         return _dequantise(base, out)
-    from hapo_core.policy import check_model_folder
+    from hapo_core.model_folder import check_model_folder
 
     path = pretrained_path(base)
     check_model_folder(path)

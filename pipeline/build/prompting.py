@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
 
 from hapo_core.errors import ConfigError
+
+if TYPE_CHECKING:  # transformers takes two seconds to import
+    from transformers import PreTrainedTokenizerBase
 
 _CLOCK = re.compile(r"\bstrftime_now\b")
 _CHANCE = re.compile(r"\|\s*random\b|\bfilter\s+random\b|['\"]random['\"]|\blipsum\b")

@@ -260,7 +260,7 @@ class Segment:
         shown = row | done.probe | done.heard
         self._note_probe(shown)
         if (spoken := self.loop.listening.spoken) and spoken.round == index + 1:
-            self.observer.log(alarm_words(spoken), logging.WARNING)
+            self.observer.alarm(alarm_words(spoken))
         self.loop.timed("save", self._save, index, planned, shown, direct=True)
         seconds = time.monotonic() - began
         self._show(index, planned, whole(row, "generated_tokens"), seconds)
