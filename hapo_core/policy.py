@@ -33,9 +33,6 @@ from hapo_core.lora import base_of, load_adapters, settle_description
 HEAD_CHUNK_ELEMENTS = 32 * 1024 * 1024
 """Most logits held at once by the log-prob head (float32: 128 MiB)."""
 
-_NOISE = ("drop", "jitter", "noise")
-"""What rates of noise are called that layers hold themselves."""
-
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -157,22 +154,6 @@ def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path
     model.save_pretrained(path, state_dict=unsharded_state(model) if is_sharded(model) else None)
     settle_description(path)
     tokenizer.save_pretrained(path)
-
-
-def ready_to_train(model: PreTrainedModel) -> None:
-    """Leave the model in the mode of an update: no dropout and no other noise, so that ratios to
-    pi_old are those of the weights alone and equal runs are equal; recomputed activations work.
-
-    Layers recompute their activations only in training mode; these alone are put in it, with the
-    rates of noise that they hold themselves at 0.
-    """
-    model.eval()
-    for module in model.modules():
-        if getattr(module, "gradient_checkpointing", False):
-            module.training = True
-            for name, value in vars(module).items():
-                if isinstance(value, float) and any(part in name for part in _NOISE):
-                    setattr(module, name, 0.0)
 
 
 def response_logprobs(
