@@ -211,7 +211,7 @@ def test_memory_and_disk_are_those_of_the_profile_comment() -> None:
     held = memory(params, size.parameters, size.ends, None)
     assert sum(held.update.values()) == pytest.approx(34.8e9, rel=0.01)
     # While responses are drawn gradients are gone, and every process holds all weights.
-    assert held.rollout["all weights, whole"] == pytest.approx(4 * 6 / 7 * 6.5256e9, rel=0.01)
+    assert held.rollout["all weights, whole"] == pytest.approx(4 * 5 / 6 * 6.5256e9, rel=0.01)
     weights = 4 * size.parameters
     disk = estimates.bytes_on_disk(params, size, ["train@1"])
     # artifact and its copy in the cache, two resume points, two exports to the servers
