@@ -6,14 +6,17 @@ import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hapo_core.errors import DataError
 from hapo_core.verdicts import VERDICTS
 from pipeline.artifacts.files import mend_of
+
+if TYPE_CHECKING:
+    import pandas as pd  # takes half a second: a stage that makes no frame must not wait for it
 
 _IDS = pa.list_(pa.int32())
 

@@ -179,7 +179,7 @@ def _base(params: Params, plan: Sequence[str]) -> Iterator[Finding]:
             elif base.hub is not None:
                 yield _hub_model(base.hub, base.revision)
             else:
-                from hapo_core.policy import check_model_folder
+                from hapo_core.model_folder import check_model_folder
 
                 path = pretrained_path(base)
                 check_model_folder(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import io
+import os
 import re
 import tokenize
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from hapo_core.errors import DataError
+from pipeline.dependencies.kept import kept
 
 PACKAGES = ("hapo_core", "pipeline")
 ENDS = ("pipeline.dependencies", "pipeline.config", "pipeline.build.teacher")
@@ -36,18 +38,19 @@ def closure(entry: str, code: Path) -> dict[str, Path]:
     a module counts as an import: that is how a module is started as another process. A module
     that lists its folder (`pkgutil.iter_modules`) imports all of it.
     """
+    files = _files(code)
     found: dict[str, Path] = {}
     todo = [entry]
     while todo:
         module = todo.pop()
-        path = _file(module, code)
-        if module in found or path is None:
+        if module in found or module not in files:
             continue
-        found[module] = path
+        path = found[module] = Path(files[module])
         if module.startswith(ENDS):
             continue
-        todo += _imports(path, stamp_of(path), module)
-        if "iter_modules" in path.read_text(encoding="utf-8"):
+        imported, lists_folder = _imports(path, stamp_of(path), module)
+        todo += imported
+        if lists_folder:
             todo += [f"{module.rpartition('.')[0]}.{p.stem}" for p in path.parent.glob("*.py")]
         todo += [module.rpartition(".")[0]] if "." in module else []
     return found
@@ -70,17 +73,17 @@ def stamp_of(path: Path) -> Stamp:
     return facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size, facts.st_ino
 
 
-_HASHES: dict[tuple[Path, Stamp], str] = {}
+@cache
+def _hash(path: Path, stamp: Stamp) -> str:
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if path.suffix != ".py":
+        return digest
+    return kept(f"hash {digest}", lambda: [_bare_hash(data)])[0]
 
 
-def _hash(path: Path, stamp: Stamp, tree: ast.Module | None = None) -> str:
-    """`tree`: of this file, where it is parsed already; every stage asks this of every module."""
-    if (path, stamp) not in _HASHES:
-        data = path.read_bytes()
-        if path.suffix == ".py":
-            data = bare(data.decode("utf-8"), tree).encode()
-        _HASHES[path, stamp] = hashlib.sha256(data).hexdigest()
-    return _HASHES[path, stamp]
+def _bare_hash(data: bytes, tree: ast.Module | None = None) -> str:
+    return hashlib.sha256(bare(data.decode("utf-8"), tree).encode()).hexdigest()
 
 
 def bare(source: str, tree: ast.Module | None = None) -> str:
@@ -118,18 +121,40 @@ def _docstrings(tree: ast.Module) -> Iterator[tuple[int, int]]:
                     yield one.lineno, one.end_lineno or one.lineno
 
 
-def _file(module: str, code: Path) -> Path | None:
-    place = code.joinpath(*module.split("."))
-    files = (place.with_suffix(".py"), place / "__init__.py")
-    return next((path for path in files if path.is_file()), None)
+def _files(code: Path) -> dict[str, str]:
+    """Module -> file of both packages; a file comes before a folder of its name."""
+    found: dict[str, str] = {}
+    for package in PACKAGES:
+        top = str(code / package)
+        for folder, _, names in os.walk(top, followlinks=True):
+            inside = package + folder[len(top) :].replace(os.sep, ".")
+            for name in names:
+                if name == "__init__.py":
+                    found.setdefault(inside, f"{folder}{os.sep}{name}")
+                elif name.endswith(".py"):
+                    found[f"{inside}.{name[:-3]}"] = f"{folder}{os.sep}{name}"
+    return found
 
 
 @cache
-def _imports(path: Path, stamp: Stamp, module: str) -> tuple[str, ...]:
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+def _imports(path: Path, stamp: Stamp, module: str) -> tuple[tuple[str, ...], bool]:
+    """Modules of ours that it imports, and whether it lists its folder."""
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+
+    def look() -> list[str]:
+        tree = _tree(data, path)
+        kept(f"hash {digest}", lambda: [_bare_hash(data, tree)])  # as it is parsed already
+        return list(_found(tree, module, path.name == "__init__.py"))
+
+    # An import's meaning depends on where the module stands, not on its text alone.
+    found = kept(f"imports {module} {path.name} {digest}", look)
+    return tuple(found), b"iter_modules" in data
+
+
+def _found(tree: ast.Module, module: str, is_package: bool) -> Iterator[str]:
+    package = module if is_package else module.rpartition(".")[0]
     found: list[str] = []
-    tree = parsed(path)
-    _hash(path, stamp, tree)
     for node in _executed(tree):
         if isinstance(node, ast.ImportFrom):
             base = node.module or ""
@@ -143,7 +168,7 @@ def _imports(path: Path, stamp: Stamp, module: str) -> tuple[str, ...]:
             text = node.value.partition(":")[0]
             beside = f"{package}.{text.removesuffix('.py')}" if text.endswith(".py") else text
             found += [beside] if _NAME.fullmatch(beside) else []
-    return tuple(name for name in found if name.split(".")[0] in PACKAGES)
+    return (name for name in dict.fromkeys(found) if name.split(".")[0] in PACKAGES)
 
 
 def parsed(path: Path) -> ast.Module:
@@ -152,8 +177,12 @@ def parsed(path: Path) -> ast.Module:
     Raises:
         DataError: it is no Python, as in the middle of an edit.
     """
+    return _tree(path.read_bytes(), path)
+
+
+def _tree(data: bytes, path: Path) -> ast.Module:
     try:
-        return _parse(path.read_text(encoding="utf-8"))
+        return _parse(data.decode("utf-8"))
     except (SyntaxError, UnicodeDecodeError) as error:
         raise DataError(
             f"this module cannot be read as Python: {error}", where=str(path), remedy="mend it"

@@ -14,7 +14,7 @@ import json
 import site
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from pipeline.artifacts import atomic_write_text, sha256_file
 from pipeline.config import Params, Segment
 from pipeline.config.data import PresetSource
 from pipeline.config.policy import PretrainedBase
+from pipeline.dependencies import kept
 from pipeline.dependencies.closure import closure, code_hash, code_root, parsed
 from pipeline.dependencies.plumbing import is_plumbing
+from pipeline.dependencies.releases import version
 from pipeline.dependencies.values import changed_values
 
 FOLDER = Path("deps")
@@ -72,6 +74,7 @@ Lock = dict[str, Any]
 
 def lock_of(kind: str, params: Params, root: Path = Path()) -> Lock:
     """What decides the numbers of a kind of stage, as JSON."""
+    kept.load(root)
     code = code_root(root)
     modules = closure(f"pipeline.{kind}.__main__", code)
     if kind in WITH_METHOD:
@@ -283,6 +286,7 @@ def renew(params: Params, root: Path = Path(), kinds: Iterable[str] = READS) -> 
     """Write the locks that changed, and the graph; their kinds."""
     changed = []
     texts = {kind: text_of(lock_of(kind, params, root)) for kind in kinds}
+    kept.save(root)
     for kind, text in (texts | {GRAPH: text_of(graph_of(params))}).items():
         place = place_of(kind, root)
         if not place.is_file() or place.read_text(encoding="utf-8") != text:

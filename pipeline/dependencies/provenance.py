@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hapo_core.errors import DataError, HapoError
 from pipeline.artifacts import MANIFEST, atomic_write_json, read_json, sha256_file
 from pipeline.artifacts.places import ARTIFACTS
 from pipeline.config import PARAMS, Params, load_params, was_read
+from pipeline.dependencies import kept
 from pipeline.dependencies.closure import stamp_of
 from pipeline.dependencies.lock import (
     GRAPH,
@@ -30,6 +31,7 @@ from pipeline.dependencies.lock import (
     place_of,
     read_lock,
 )
+from pipeline.dependencies.releases import version
 
 PROVENANCE = ARTIFACTS / "provenance"
 RECORDED = (
@@ -204,6 +206,7 @@ def _text(path: Path) -> str | None:
 def _taken(stage: str, params: Params, inputs: tuple[Path, ...]) -> Lock:
     kind = stage.partition("@")[0]
     found = lock_of(kind, params)
+    kept.save()
     found["parameters"] = stage_parameters(stage, params)
     packages = {"python": platform.python_version()}
     for name in RECORDED:

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitTimeoutError
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import httpx
@@ -39,9 +39,11 @@ from pipeline.flows.names import deployment_name, project_tags
 from pipeline.run.late_runs import cancel_late
 from pipeline.run.shown_runs import is_shown, shown_run
 
+T = TypeVar("T")
 _OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.SCHEDULED]
 _BEGUN = [StateType.RUNNING, StateType.CANCELLING]
 """Of a top-level run that had a process: one that is scheduled or pending will get its own."""
+_BROKEN = [StateType.FAILED, StateType.CRASHED]
 _PAUSES = (1.0, 2.0, 4.0, 8.0)
 """Between the tries to show a cached stage, seconds."""
 _WAIT_SECONDS = 3.0
@@ -137,18 +139,23 @@ class RunFlow:
         if stopped is not None:
             final = Cancelled(message=stopped)
         elif code != 0:
-            final = Failed(message=f"dvc repro ended with status {code}")
+            why = self._wait(self._why(run_id)) if run_id is not None else None
+            final = Failed(message=why or f"dvc repro ended with status {code}")
         self.joined.finish(None, final)
         self._living.close()
         return final
 
-    def _wait(self, work: Coroutine[Any, Any, Any]) -> None:
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What the server said; None where it did not in time."""
         future = self.joined.submit(work)
-        if future is not None:
-            try:
-                future.exception(timeout=_WAIT_SECONDS)
-            except WaitTimeoutError:
-                future.cancel()
+        if future is None:
+            return None
+        try:
+            failed = future.exception(timeout=_WAIT_SECONDS) is not None
+        except WaitTimeoutError:
+            future.cancel()
+            return None
+        return None if failed else future.result()
 
     # --- coroutines, run beside the engine ---
 
@@ -196,6 +203,18 @@ class RunFlow:
                     await self._close_children(run.id, None)
                     crashed: State[Any] = Crashed(message="the `hapo run` process was killed")
                     await client.set_flow_run_state(run.id, crashed, force=True)
+
+    async def _why(self, parent: UUID) -> str | None:
+        """The stage that failed, and what it said."""
+        async with get_client() as client:
+            runs = await client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(
+                    parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]),
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_BROKEN)),
+                )
+            )
+        said = [f"{r.name}: {r.state.message}" for r in runs if r.state and r.state.message]
+        return "\n".join(said) or None
 
     async def _close_children(self, parent: UUID, stopped: str | None) -> None:
         async with get_client() as client:
