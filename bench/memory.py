@@ -3,10 +3,10 @@
     PYTHONPATH=. python bench/memory.py [--tokens 2048] [--rows 32] [--layers 30] [--processes 1 2]
 
 SmolLM2's shape with random weights, float32, CPU. An update is one optimizer step on rows of 128
-tokens, `--tokens` a pass, twice (the second finds moments and what the allocator kept). Rollouts
-are `--rows` responses of 24 tokens to prompts of 104. Figures are the peak of resident memory less what
-was resident before the model was made. The last lines are the estimate for other models, by the
-same formulas.
+tokens, `--tokens` a pass, twice (the second finds moments and what the allocator kept). Rollouts:
+`--rows` responses of 24 tokens to prompts of 104. Figures are the peak of resident memory less
+what was resident before the model was made. The last lines are the estimate for other models, by
+the same formulas.
 """
 
 from __future__ import annotations
