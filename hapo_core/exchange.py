@@ -91,7 +91,7 @@ def _plain(value: object, blobs: list[bytes]) -> object:
     raise TypeError(f"a {kind.__name__} is not sent between ranks")
 
 
-def _raw(items: list[object] | tuple[object, ...]) -> tuple[str, bytes] | None:
+def _raw(items: list[Any] | tuple[Any, ...]) -> tuple[str, bytes] | None:
     """Code and bytes of numbers of one type; None where they are no such run."""
     if len(items) < _RUN:
         return None
@@ -99,7 +99,8 @@ def _raw(items: list[object] | tuple[object, ...]) -> tuple[str, bytes] | None:
     if kind not in _RAW or any(type(item) is not kind for item in items):
         return None
     try:
-        return _RAW[kind], array(_RAW[kind], items).tobytes()  # type: ignore[arg-type]
+        raw: array[Any] = array(_RAW[kind], items)
+        return _RAW[kind], raw.tobytes()
     except OverflowError:
         return None
 
