@@ -36,9 +36,6 @@ from hapo_core.model_folder import check_model_folder
 HEAD_CHUNK_ELEMENTS = 32 * 1024 * 1024
 """Most logits held at once by the log-prob head (float32: 128 MiB)."""
 
-_NOISE = ("drop", "jitter", "noise")
-"""What rates of noise are called that layers hold themselves."""
-
 
 def load_policy(
     path: Path, dtype: torch.dtype = torch.float32, attn_implementation: str = "sdpa"
@@ -137,22 +134,6 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
-
-
-def ready_to_train(model: PreTrainedModel) -> None:
-    """Leave the model in the mode of an update: no dropout and no other noise, so that ratios to
-    pi_old are those of the weights alone and equal runs are equal; recomputed activations work.
-
-    Layers recompute their activations only in training mode; these alone are put in it, with the
-    rates of noise that they hold themselves at 0.
-    """
-    model.eval()
-    for module in model.modules():
-        if getattr(module, "gradient_checkpointing", False):
-            module.training = True
-            for name, value in vars(module).items():
-                if isinstance(value, float) and any(part in name for part in _NOISE):
-                    setattr(module, name, 0.0)
 
 
 def response_logprobs(
