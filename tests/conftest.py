@@ -71,8 +71,37 @@ compute: {threads: 1}
 """
 
 
+LONGEST = (
+    "train/test_end_to_end.py",
+    "run/test_run.py",
+    "compare/test_compare.py",
+    "run/test_dvc.py",
+    "run/test_locked_modules.py",
+    "flows/test_serve.py",
+    "train/test_ranks.py",
+    "run/test_provenance.py",
+    "flows/test_observe.py",
+    "train/test_cold_start.py",
+    "verify/test_verify_pool.py",
+    "start/test_wheel.py",
+    "run/test_clean.py",
+    "oracles/test_trl_trainer.py",
+    "flows/test_doors.py",
+    "core/test_method_golden.py",
+    "report/test_report.py",
+)
+"""Files that take longest. A worker of `make test` takes a file whole: these are handed out first,
+so that none of them begins when the other worker has nothing left."""
+
+
+def _turn(item: pytest.Item) -> int:
+    name = item.path.relative_to(REPO / "tests").as_posix()
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that are marked `long` skip outside of `make soak`, and say so."""
+    """The longest files first; what is marked `long` skips outside of `make soak`, and says so."""
+    items.sort(key=_turn)
     for item in items:
         if not SOAK and item.get_closest_marker("soak"):
             item.add_marker(pytest.mark.skip(reason="long: `make soak`"))
