@@ -164,7 +164,7 @@ def _kill_at(stage: subprocess.Popen[str], marker: str) -> None:
 @pytest.mark.parametrize(
     "marker",
     [
-        "round 1/4",
+        pytest.param("round 1/4", marks=long),
         pytest.param("round 2/4", marks=long),
         pytest.param("round 3/4", marks=long),
         "round 4/4",
