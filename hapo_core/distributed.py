@@ -183,20 +183,29 @@ def unsharded(model: torch.nn.Module) -> Iterator[None]:
             block.set_reshard_after_forward(True)
 
 
-def unsharded_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """`model.state_dict()`; of sharded weights a copy in main memory, inside `unsharded` (FSDP's
-    own would shard them again)."""
+def whole_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors of `model.state_dict()`, no copies; those of sharded weights inside `unsharded`
+    (FSDP's own state would shard them again)."""
     if not is_sharded(model):
         return {name: value.detach() for name, value in model.state_dict().items()}
-    copies: dict[int, torch.Tensor] = {}
-    named = model.named_parameters(remove_duplicate=False)
-    state = {}
-    for name, p in named:
-        if id(p) not in copies:
-            copies[id(p)] = p.detach().to("cpu", copy=True)
-        state[name] = copies[id(p)]
+    state = {n: p.detach() for n, p in model.named_parameters(remove_duplicate=False)}
     gone = {f"{m}.{b}" for m, x in model.named_modules() for b in x._non_persistent_buffers_set}
     return state | {n: b for n, b in model.named_buffers() if n not in gone}
+
+
+def unsharded_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """`whole_tensors`; of sharded weights copies in main memory, one for tied ones."""
+    whole = whole_tensors(model)
+    if not is_sharded(model):
+        return whole
+    copies: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    state = {}
+    for name, value in whole.items():
+        place = value.data_ptr(), value.shape
+        if place not in copies:
+            copies[place] = value.to("cpu", copy=True)
+        state[name] = copies[place]
+    return state
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hapo_core.errors import DataError
+from hapo_core.modes import evaluating
 
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 _LOW_PRECISION = 0.25
@@ -61,13 +62,8 @@ def head_path(model: PreTrainedModel) -> HeadPath:
         DataError: its log-probs of a token depend on later tokens.
     """
     if (known := _FOUND.get(model)) is None:
-        training = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                known = _FOUND[model] = _try(model)
-        finally:
-            model.train(training)
+        with evaluating(model), torch.no_grad():
+            known = _FOUND[model] = _try(model)
     return known
 
 

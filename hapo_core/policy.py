@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import os
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,14 +31,10 @@ from hapo_core.logits import (
 )
 from hapo_core.logprob_head import ChunkedLogProbs
 from hapo_core.lora import base_of, load_adapters, settle_description
+from hapo_core.model_folder import check_model_folder
 
 HEAD_CHUNK_ELEMENTS = 32 * 1024 * 1024
 """Most logits held at once by the log-prob head (float32: 128 MiB)."""
-
-_NOISE = ("drop", "jitter", "noise")
-"""What rates of noise are called that layers hold themselves."""
-
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def load_policy(
@@ -103,76 +101,39 @@ def _savable(config: GenerationConfig) -> bool:
     return True
 
 
-def check_model_folder(path: Path) -> None:
-    """Check that a folder holds a whole safetensors model before any of it is loaded.
+def save_policy(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path
+) -> list[str]:
+    """Write model and tokenizer as a Hugging Face folder (safetensors); names of what was written.
 
-    Raises:
-        DataError: naming the missing file.
+    It is written in a folder of its own beside `path`, which it then replaces: what somebody else
+    puts into `path` meanwhile is no part of it. Sharded weights must be whole meanwhile
+    (`hapo_core.distributed.unsharded`).
     """
-    remedy, topic = "point to a complete Hugging Face folder", "policy:folder"
-    if not (path / "config.json").is_file():
-        raise DataError(
-            "not a model folder: config.json is missing",
-            where=str(path),
-            remedy=remedy,
-            topic=topic,
-        )
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (json.JSONDecodeError, KeyError, AttributeError) as error:
-            raise DataError(
-                f"the shard index is unreadable: {error}",
-                where=str(index),
-                remedy=remedy,
-                topic=topic,
-            ) from error
-    else:
-        shards = ["model.safetensors"]
-    for shard in shards:
-        if not (path / shard).is_file():
-            pickled = sorted(p.name for s in _PICKLES for p in path.glob(f"*{s}"))
-            if pickled:
-                raise DataError(
-                    f"the weights are a pickle ({pickled[0]}): to load it would run whatever code "
-                    "it holds",
-                    where=str(path),
-                    remedy="have its author save it as safetensors, or convert it where a wrong "
-                    "one does no harm",
-                )
-            raise DataError(
-                f"weight file {shard} is missing ({len(shards)} expected)",
-                where=str(path),
-                remedy=remedy,
-                topic=topic,
-            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    try:
+        aside.chmod(0o777 & ~_umask())
+        state = unsharded_state(model) if is_sharded(model) else None
+        model.save_pretrained(aside, state_dict=state)
+        settle_description(aside)
+        tokenizer.save_pretrained(aside)
+        names = sorted(p.relative_to(aside).as_posix() for p in aside.rglob("*") if p.is_file())
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        aside.rename(path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return names
 
 
-def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
-    """Write model and tokenizer as a Hugging Face folder (safetensors).
-
-    Sharded weights must be whole meanwhile (`hapo_core.distributed.unsharded`).
-    """
-    model.save_pretrained(path, state_dict=unsharded_state(model) if is_sharded(model) else None)
-    settle_description(path)
-    tokenizer.save_pretrained(path)
-
-
-def ready_to_train(model: PreTrainedModel) -> None:
-    """Leave the model in the mode of an update: no dropout and no other noise, so that ratios to
-    pi_old are those of the weights alone and equal runs are equal; recomputed activations work.
-
-    Layers recompute their activations only in training mode; these alone are put in it, with the
-    rates of noise that they hold themselves at 0.
-    """
-    model.eval()
-    for module in model.modules():
-        if getattr(module, "gradient_checkpointing", False):
-            module.training = True
-            for name, value in vars(module).items():
-                if isinstance(value, float) and any(part in name for part in _NOISE):
-                    setattr(module, name, 0.0)
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def response_logprobs(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2.exceptions import TemplateError
-from transformers import PreTrainedTokenizerBase
+
+if TYPE_CHECKING:  # transformers takes two seconds to import
+    from transformers import PreTrainedTokenizerBase
 
 _MARK = "hapo0turn"
 """Stands for an answer; no template writes it."""

@@ -16,8 +16,9 @@ from hapo_core.groups import PlannedGroup
 from hapo_core.loss import batch_loss, negative_weighed, row_scales
 from hapo_core.metrics import Metrics, UpdateMetrics, together
 from hapo_core.mismatch import refuse_apart
+from hapo_core.modes import ready_to_train
 from hapo_core.objective import Aggregation, Objective, TrainRow
-from hapo_core.policy import micro_batches, ready_to_train, response_logprobs
+from hapo_core.policy import micro_batches, response_logprobs
 from hapo_core.timing import Laps
 from hapo_core.update_spec import UpdateSpec
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hapo_core.errors import HapoError
 from hapo_core.fit import token_rows
+from hapo_core.modes import evaluating
 from hapo_core.rng import Purpose, uniforms
 from hapo_core.rollout.protocol import Finish, Prompt, Rollout, Sampling
 from hapo_core.rollout.stepping import Stepping, stepping
@@ -65,14 +66,10 @@ class HFEngine:
     ) -> Iterator[Rollout]:
         """Yield the rollouts of `prompts`; see `Engine.generate`."""
         per_batch = max(1, self._max_rows // sampling.n)
-        was_training = self._model.training
-        self._model.eval()
-        try:
+        with evaluating(self._model):
             steps = stepping(self._sampler(), self._pad)
             for batch in _batches(prompts, per_batch, steps.equal_lengths):
                 yield from self._batch(batch, sampling, seed, round_index, steps)
-        finally:
-            self._model.train(was_training)
 
     def policy_changed(self) -> None:
         """A copy in another dtype is old now; the trained model itself is always current."""

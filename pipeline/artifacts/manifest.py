@@ -8,7 +8,13 @@ from typing import Any
 
 from hapo_core.errors import DataError
 from pipeline.artifacts.disk import guard_disk
-from pipeline.artifacts.files import atomic_write_json, fsync_folder, read_json, sha256_file
+from pipeline.artifacts.files import (
+    atomic_write_json,
+    fsync_folder,
+    mend_of,
+    read_json,
+    sha256_file,
+)
 
 MANIFEST = "manifest.json"
 THINNED = "thinned"
@@ -23,28 +29,58 @@ def content_files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda p: p.relative_to(folder).as_posix())
 
 
-def write_manifest(folder: Path, kind: str, facts: Mapping[str, object]) -> dict[str, Any]:
-    """Hash, sync and list every file of `folder`; writes `manifest.json` last and returns it.
+def write_manifest(
+    folder: Path, kind: str, facts: Mapping[str, object], names: Iterable[str] | None = None
+) -> dict[str, Any]:
+    """Hash, sync and list the files of `folder`; writes `manifest.json` last and returns it.
 
     Args:
         folder: a finished artifact (subfolders included).
         kind: what the folder is (`data`, `policy`, `segment`, `evaluation`, ...).
         facts: reproducible facts only (no times, no host names), so that equal inputs give equal
             bytes.
+        names: the files that the caller wrote there. What else lies in the folder is not listed,
+            so it is not published either (`Scratch.publish`). None: all files that are there.
+
+    Raises:
+        DataError: one of `names` is missing, or is or lies behind a link.
     """
+    if names is not None:
+        paths = [_own_file(folder, name) for name in sorted(set(names))]
+    else:
+        paths = content_files(folder)
     with guard_disk(folder):
         files = {
             path.relative_to(folder).as_posix(): {
                 "sha256": sha256_file(path, sync=True),
                 "bytes": path.stat().st_size,
             }
-            for path in content_files(folder)
+            for path in paths
         }
-        for inner in {path.parent for path in content_files(folder)}:
+        for inner in {path.parent for path in paths}:
             fsync_folder(inner)
     manifest: dict[str, Any] = {"kind": kind, "facts": dict(facts), "files": files}
     atomic_write_json(folder / MANIFEST, manifest)
     return manifest
+
+
+def _own_file(folder: Path, name: str) -> Path:
+    """`folder/name`, which must be a plain file in plain folders: a link's target is no work of
+    the stage, and may change after it was hashed."""
+    path = folder / name
+    for step in (path, *path.parents):
+        if step.is_symlink() or (step == path and not path.is_file()):
+            what = "was replaced by a link" if step.is_symlink() else "is missing"
+            raise DataError(
+                f"a file of the unfinished artifact {what} while the stage ran",
+                where=str(step),
+                remedy="delete the link (nothing behind it is touched) and run the same command"
+                if step.is_symlink()
+                else mend_of(path),
+            )
+        if step == folder:
+            break
+    return path
 
 
 def rewrite_manifest(
@@ -118,7 +154,8 @@ def check_manifest(
             remedy="name another folder, or `dvc repro` its stage",
         )
     listed: dict[str, Any] = manifest["files"]
-    found = {path.relative_to(folder).as_posix(): path for path in content_files(folder)}
+    links = [path for path in folder.rglob("*") if path.is_symlink() and not path.is_file()]
+    found = {p.relative_to(folder).as_posix(): p for p in (*content_files(folder), *links)}
     for name in sorted(set(listed) | set(found)):
         hashed = not tables_only or name.endswith((".parquet", ".json"))
         problem = _difference(found.get(name), listed.get(name), hashed)

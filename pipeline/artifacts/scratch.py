@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.artifacts.disk import FULL, folder_bytes, guard_disk
-from pipeline.artifacts.files import atomic_write_text, fsync_folder, remove
+from pipeline.artifacts.disk import FULL, guard_disk
+from pipeline.artifacts.files import atomic_write_text, fsync_folder, read_json, remove
+from pipeline.artifacts.manifest import MANIFEST, content_files
+
+Tell = Callable[[str], None]
+
+
+def _quiet(text: str) -> None:
+    """Says nothing."""
+
 
 SCRATCH = Path(".hapo/scratch")
 PUBLISHED = "published"
@@ -28,57 +37,36 @@ class Scratch:
         self.root = root
         self.path = root / f"{stage}-{inputs_hash[:16]}"
         with guard_disk(root):
+            if self.path.is_symlink():
+                self.path.unlink(missing_ok=True)
             self.path.mkdir(parents=True, exist_ok=True)
+            for link in [p for p in self.path.rglob("*") if p.is_symlink()]:
+                link.unlink(missing_ok=True)  # no stage makes one: it would write elsewhere
 
-    def publish(self, target: Path, part: str | None = None) -> None:
-        """Move the folder (or its subfolder `part`) to `target`, replacing what is there.
-
-        The target is complete or absent at every moment. On one file system this is a rename;
-        across two, a synced copy beside the target, then a rename.
+    def publish(self, target: Path, part: str | None = None, tell: Tell = _quiet) -> None:
+        """Make the folder (or its subfolder `part`) the artifact `target`, replacing what is there,
+        and remove it here. See `publish_copy`.
 
         Raises:
             HapoError: the disk of the target is full; the scratch folder is untouched.
         """
         source = self.path / part if part else self.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fsync_folder(source)
-        aside = target.with_name(f".{target.name}.partial")
-        remove(aside)
-        if source.stat().st_dev == target.parent.stat().st_dev:
-            ready = source
-        else:
-            with guard_disk(target, needed=folder_bytes(source)):
-                try:
-                    _copy_synced(source, aside)
-                except BaseException:
-                    remove(aside)
-                    raise
-            ready = aside
-        remove(target)
-        ready.replace(target)
-        fsync_folder(target.parent)
+        _publish(source, target, tell)
         remove(source)
 
-    def publish_copy(self, target: Path, part: str) -> None:
-        """Like `publish`, but the work stays here until a later stage calls `settle`.
+    def publish_copy(self, target: Path, part: str, tell: Tell = _quiet) -> None:
+        """Publish what the manifest of `part` lists, and nothing else that lies there.
 
-        DVC records a stage only after it has ended. A kill between the two makes DVC delete the
-        outputs and run the stage again, which then finds its finished work here. The copy is made
-        of hard links where the file system allows; neither side is ever written in place.
+        The target is complete or absent at every moment. It is made of hard links where the file
+        system allows, else of synced copies; neither side is ever written in place. The work stays
+        here until a later stage calls `settle`: DVC records a stage only after it has ended. A kill
+        between the two makes DVC delete the outputs and run the stage again, which then finds its
+        finished work here.
+
+        Args:
+            tell: gets a line about what is left out.
         """
-        source = self.path / part
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.partial")
-        remove(aside)
-        with guard_disk(target):
-            try:
-                shutil.copytree(source, aside, copy_function=_link_or_copy)
-            except BaseException:
-                remove(aside)
-                raise
-        remove(target)
-        aside.replace(target)
-        fsync_folder(target.parent)
+        _publish(self.path / part, target, tell)
         atomic_write_text(self.path / PUBLISHED, f"{target}\n")
 
     @staticmethod
@@ -100,24 +88,55 @@ class Scratch:
         remove(self.path)
 
 
-def _link_or_copy(source: str, target: str) -> str:
+def _publish(source: Path, target: Path, tell: Tell) -> None:
+    names = _listed(source)
+    if strangers := _strangers(source, set(names)):
+        shown = ", ".join(strangers[:3]) + (" ..." if len(strangers) > 3 else "")
+        tell(f"left out of {target}, as this stage did not write it: {shown}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.partial")
+    remove(aside)
+    here = source.stat().st_dev == target.parent.stat().st_dev
+    needed = None if here else sum((source / name).stat().st_size for name in names)
+    with guard_disk(target, needed):
+        try:
+            aside.mkdir()
+            folders = {aside}
+            for name in names:
+                to = aside / name
+                to.parent.mkdir(parents=True, exist_ok=True)
+                _link_or_copy(source / name, to)
+                folders.add(to.parent)
+            for folder in folders:
+                fsync_folder(folder)
+        except BaseException:
+            remove(aside)
+            raise
+    remove(target)
+    aside.replace(target)
+    fsync_folder(target.parent)
+
+
+def _strangers(source: Path, names: set[str]) -> list[str]:
+    """What lies there and is not named; leftovers of a write that was killed are nobody's."""
+    paths = [p.relative_to(source) for p in source.rglob("*") if p.is_file() or p.is_symlink()]
+    killed = [p for p in paths if any(s[:1] == "." and s.endswith(".partial") for s in p.parts)]
+    return sorted({p.as_posix() for p in paths} - {p.as_posix() for p in killed} - names)
+
+
+def _listed(source: Path) -> list[str]:
+    """The files of an artifact, the manifest last; all there are where it has none."""
+    if not (source / MANIFEST).is_file():
+        return [path.relative_to(source).as_posix() for path in content_files(source)]
+    return [*read_json(source / MANIFEST)["files"], MANIFEST]
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError as error:
         if error.errno in FULL:
             raise
         shutil.copy2(source, target)
-        with Path(target).open("rb") as handle:
+        with target.open("rb") as handle:
             os.fsync(handle.fileno())
-    return target
-
-
-def _copy_synced(source: Path, target: Path) -> None:
-    shutil.copytree(source, target)
-    for path in target.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as handle:
-                os.fsync(handle.fileno())
-        else:
-            fsync_folder(path)
-    fsync_folder(target)

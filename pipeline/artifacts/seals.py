@@ -36,8 +36,8 @@ def write_seal(seal: Path, files: Iterable[Path], root: Path) -> None:
     atomic_write_json(seal, entries)
 
 
-def broken(seal: Path, root: Path) -> str | None:
-    """What is wrong with sealed files, naming the first; None where all are as they were."""
+def broken(seal: Path, root: Path, files: Iterable[Path]) -> str | None:
+    """What is wrong with the sealed `files`, naming the first; None where all are as they were."""
     if not seal.is_file():
         return f"{seal} is missing"
     try:
@@ -45,6 +45,8 @@ def broken(seal: Path, root: Path) -> str | None:
         expected = [(str(n), int(e["bytes"]), str(e["sha256"])) for n, e in entries.items()]
     except (DataError, AttributeError, KeyError, TypeError, ValueError):
         return f"{seal} is damaged"
+    if {name for name, _, _ in expected} != {p.relative_to(root).as_posix() for p in files}:
+        return f"{seal} seals other files"
     for name, size, digest in expected:
         path = root / name
         if not path.is_file():
@@ -71,7 +73,7 @@ def sealed_part(
     """
     seal = path.with_suffix(".seal.json")
     if path.is_file():
-        problem = broken(seal, path.parent)
+        problem = broken(seal, path.parent, [path])
         if problem is None:
             return read_table(path, schema), True
         tell(f"{problem}: this part is made again")

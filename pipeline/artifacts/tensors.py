@@ -7,8 +7,6 @@ safetensors too. DCP's own file format is not used: it holds pickles.
 
 from __future__ import annotations
 
-import json
-import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,18 +18,12 @@ from safetensors import SafetensorError
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.api import CheckpointException
 
-from hapo_core.distributed import ALONE, Ranks, full_tensor
+from hapo_core.distributed import ALONE, Ranks
 from hapo_core.errors import DataError
+from hapo_core.tensor_file import file_pieces
 
 PART_BYTES = 1 << 30
 """Of a file of one process, about: DCP holds what it writes to a file a second time."""
-_CODES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-}
-"""Names of types in safetensors, in the order in which its own writer sorts them."""
 
 
 def write_shards(tensors: Mapping[str, torch.Tensor], folder: Path, ranks: Ranks) -> None:
@@ -109,28 +101,10 @@ def write_whole(tensors: Mapping[str, torch.Tensor], path: Path, ranks: Ranks) -
 
     (DCP's consolidation of shards is of no use here: it leaves scalars, AdamW's `step`, at zero.)
     """
-    pieces = _pieces(tensors, ranks.first)
+    pieces = file_pieces(tensors, wanted=ranks.first)
     if ranks.first:
         with path.open("wb") as sink:
             sink.writelines(pieces)
     else:
         for _ in pieces:
             pass
-
-
-def _pieces(tensors: Mapping[str, torch.Tensor], wanted: bool) -> Iterator[bytes | memoryview]:
-    """The file, header first; empty pieces where it is not wanted."""
-    kinds = list(_CODES)
-    order = sorted(tensors, key=lambda name: (kinds.index(tensors[name].dtype), name))
-    header, end = dict[str, object](), 0
-    for name in order:
-        tensor = tensors[name]
-        begin, end = end, end + tensor.numel() * tensor.element_size()
-        code, shape = _CODES[tensor.dtype], list(tensor.shape)
-        header[name] = {"dtype": code, "shape": shape, "data_offsets": [begin, end]}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    yield struct.pack("<Q", len(text)) + text
-    for name in order:
-        whole = full_tensor(tensors[name].detach())
-        yield whole.cpu().contiguous().flatten().view(torch.uint8).numpy().data if wanted else b""

@@ -15,6 +15,7 @@ from pipeline.artifacts import (
     guard_disk,
     inputs_hash,
     record_timing,
+    remove,
     sha256_file,
     write_manifest,
 )
@@ -47,16 +48,17 @@ def build_base(params: Params, observer: Observer, target: Path = BASE) -> None:
     scratch = Scratch(STAGE, inputs_hash(made.lock, []))
     scratch.discard_others()
     out = scratch.path / "out"
-    shutil.rmtree(out, ignore_errors=True)
+    remove(out)
     out.mkdir()
     if isinstance(params.base, TinyBase):
-        tokens = _build_tiny(params, params.base, observer, scratch.path, out, made.unchanged)
+        tokens, names = _build_tiny(
+            params, params.base, observer, scratch.path, out, made.unchanged
+        )
     else:
-        observer.task("take over", _take_over, params.base, out)
-        tokens = 0
-    write_manifest(out, "policy", {"base": params.base.model_dump(mode="json")})
+        tokens, names = 0, observer.task("take over", _take_over, params.base, out)
+    write_manifest(out, "policy", {"base": params.base.model_dump(mode="json")}, names)
     made.check()
-    scratch.publish_copy(target, "out")
+    scratch.publish_copy(target, "out", observer.log)
     made.write(target.parents[1] / PROVENANCE.name)
     record_timing(STAGE, time.monotonic() - began, trained=tokens)
 
@@ -68,7 +70,8 @@ def _build_tiny(
     scratch: Path,
     out: Path,
     unchanged: Callable[[Callable[[str], None]], None],
-) -> int:
+) -> tuple[int, list[str]]:
+    """Tokens that were trained on, and the files that were written to `out`."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -118,9 +121,9 @@ def _build_tiny(
             aside.rename(scratch / f"step-{step + 1:06d}")
             drop_oldest(scratch, "step-*", keep=2)
     with guard_disk(out):
-        save_policy(model, tokenizer, out / "model")
+        names = [f"model/{name}" for name in save_policy(model, tokenizer, out / "model")]
         write_table(log, BASE_LOG, out / "base_log.parquet")
-    return tokens
+    return tokens, [*names, "base_log.parquet"]
 
 
 def _specs(base: TinyBase) -> tuple[CarelessSpec, SupervisedSpec]:
@@ -143,22 +146,24 @@ def _specs(base: TinyBase) -> tuple[CarelessSpec, SupervisedSpec]:
     )
 
 
-def _take_over(base: PretrainedBase, out: Path) -> None:
-    """Dequantise a packaged GGUF into `model/`, or pin a folder by the hashes of its files."""
+def _take_over(base: PretrainedBase, out: Path) -> list[str]:
+    """Dequantise a packaged GGUF into `model/`, or pin a folder by the hashes of its files.
+
+    Returns the names of the files that were written to `out`.
+    """
     from pipeline.build.device import quiet_transformers
 
     quiet_transformers()
     if base.gguf_package is not None:
-        _dequantise(base, out)
-        return
-    from hapo_core.policy import check_model_folder
+        return _dequantise(base, out)
+    from hapo_core.model_folder import check_model_folder
 
     path = pretrained_path(base)
     check_model_folder(path)
     files = sorted(p for p in path.iterdir() if p.is_file())
     if base.context is not None or base.rope_theta is not None:
         _copy_changed(files, base, out / "model")
-        return
+        return [f"model/{file.name}" for file in files]
     facts = {
         "path": str(path),
         "hub": base.hub,
@@ -167,6 +172,7 @@ def _take_over(base: PretrainedBase, out: Path) -> None:
         "bytes": {p.name: p.stat().st_size for p in files},
     }
     atomic_write_json(out / "reference.json", facts)
+    return ["reference.json"]
 
 
 def _copy_changed(files: Sequence[Path], base: PretrainedBase, out: Path) -> None:
@@ -184,7 +190,7 @@ def _copy_changed(files: Sequence[Path], base: PretrainedBase, out: Path) -> Non
     atomic_write_json(out / "config.json", config)
 
 
-def _dequantise(base: PretrainedBase, out: Path) -> None:
+def _dequantise(base: PretrainedBase, out: Path) -> list[str]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -199,4 +205,4 @@ def _dequantise(base: PretrainedBase, out: Path) -> None:
     )
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     with guard_disk(out):
-        save_policy(model, tokenizer, out / "model")
+        return [f"model/{name}" for name in save_policy(model, tokenizer, out / "model")]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from hapo_core.errors import ConfigError
+
+if TYPE_CHECKING:  # transformers takes two seconds to import
+    from transformers import PreTrainedTokenizerBase
 
 _CLOCK = re.compile(r"\bstrftime_now\b")
 _CHANCE = re.compile(r"\|\s*random\b|\blipsum\s*\(")

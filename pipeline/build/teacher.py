@@ -8,12 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow.compute as pc
-
 from hapo_core.errors import DataError
 from hapo_core.methods.entry import Teaching
 from hapo_core.methods.registry import methods
-from pipeline.artifacts.tables import PROBLEMS, TRACES, read_table
 
 ENOUGH = 0.5
 """Share of the training problems with a usable trace below which a run is warned about."""
@@ -111,6 +108,11 @@ def curated_teacher(data: Path, max_tokens: int | None = None) -> Teacher:
     Args:
         max_tokens: the response budget of training; longer traces are not used.
     """
+    # Not above: with them comes pandas, and `hapo train` asks for `needs_traces` alone.
+    import pyarrow.compute as pc
+
+    from pipeline.artifacts.tables import PROBLEMS, TRACES, read_table
+
     problems = read_table(data / "problems.parquet", PROBLEMS)
     train = set(problems.filter(pc.field("split") == "train")["problem_id"].to_pylist())
     found, taught = Teacher(len(train)), set[str]()

@@ -15,6 +15,7 @@ from pipeline.checks import estimates
 from pipeline.checks.data import DrySample, curated_verdict
 from pipeline.checks.finding import Finding, Kind, problem
 from pipeline.checks.intake import lengths, refusals
+from pipeline.checks.memory import memory
 from pipeline.checks.plan import stages_to_run, wanted_params
 from pipeline.config import (
     ChainsSource,
@@ -178,7 +179,7 @@ def _base(params: Params, plan: Sequence[str]) -> Iterator[Finding]:
             elif base.hub is not None:
                 yield _hub_model(base.hub, base.revision)
             else:
-                from hapo_core.policy import check_model_folder
+                from hapo_core.model_folder import check_model_folder
 
                 path = pretrained_path(base)
                 check_model_folder(path)
@@ -232,19 +233,29 @@ def _compute(params: Params, size: estimates.Size | None) -> Iterator[Finding]:
     if size.context is not None and longest > size.context:
         text = f"{longest} tokens of prompt and response, the model takes {size.context}"
         yield Finding("PROBLEM", "context", f"{text}; see base.context, base.rope_theta")
-    need = estimates.memory_of_process(params, size)
-    text = f"{size.parameters / 1e6:.4g}M parameters: {human_bytes(need)} of weights, gradients "
-    text += "and moments in every process; activations come on top"
+    found = memory(params, size.parameters, size.ends, size.blocks)
+    when, need = found.peak
+    text = (
+        f"{size.parameters / 1e6:.4g}M parameters: about {human_bytes(need)} in the process that "
+    )
+    text += f"needs most, during {when}"
+    if size.blocks is None:
+        text += "; activations come on top (no estimate for this kind of model)"
     if cuda and torch.cuda.is_available():
         there, owner = torch.cuda.get_device_properties(0).total_memory, "the GPU"
     elif cuda:
-        yield Finding("note", "memory", text)
-        return
+        there, owner = None, ""
     else:
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         there, owner = pages // c.processes, "this machine, per process,"
-    fits: Kind = "ok" if need < there else "PROBLEM"
-    yield Finding(fits, "memory", f"{text}; {owner} has {human_bytes(there)}")
+    if there is None:
+        yield Finding("note", "memory", text)
+    else:
+        fits: Kind = "ok" if need < there else "PROBLEM"
+        yield Finding(fits, "memory", f"{text}; {owner} has {human_bytes(there)}")
+    for name, parts in (("update", found.update), ("rollouts", found.rollout)):
+        listed = ", ".join(f"{part} {human_bytes(held)}" for part, held in parts.items())
+        yield Finding("note", "memory", f"{name}: {listed}")
 
 
 def _texts(params: Params, size: estimates.Size | None) -> Iterator[Finding]:

@@ -9,10 +9,10 @@ from typing import Any
 
 from pipeline.artifacts.places import BASE
 from pipeline.artifacts.timings import MEASURED
+from pipeline.checks.memory import BYTES, Blocks
 from pipeline.config import Params, TinyBase
 from pipeline.models import policy_model
 
-BYTES = {"float32": 4, "bfloat16": 2}
 _TOKEN_BYTES = 12
 """Of a response token in a ROLLOUTS table: id, log-prob, and its text; before compression."""
 
@@ -20,12 +20,13 @@ _TOKEN_BYTES = 12
 @dataclass(frozen=True)
 class Size:
     """Parameters of the policy: all, and those outside of its blocks (which sharding repeats); and
-    the longest sequence that it takes, where it says so; and how many token ids it knows."""
+    the longest sequence that it takes, where it says so; how many token ids it knows; its shape."""
 
     parameters: int
     ends: int
     context: int | None
     tokens: int | None = None
+    blocks: Blocks | None = None
 
 
 def policy_size(params: Params) -> Size | None:
@@ -60,17 +61,7 @@ def policy_size(params: Params) -> Size | None:
     inside = sum(p.numel() for block in blocks for p in block.parameters())
     total = sum(p.numel() for p in model.parameters())
     context = getattr(params.base, "context", None) or positions(model.config)
-    return Size(total, total - inside, context, token_rows(model))
-
-
-def memory_of_process(params: Params, size: Size) -> int:
-    """Bytes of weights, gradients and two moments in one training process; activations come on
-    top."""
-    c = params.compute
-    blocks = size.parameters - size.ends
-    own = size.ends + (blocks / c.processes if c.shard else blocks)
-    copies = 4 if params.update.lora is None else 1  # adapters are small beside frozen weights
-    return round(copies * BYTES[c.dtype] * own)
+    return Size(total, total - inside, context, token_rows(model), Blocks.of(model.config))
 
 
 def bytes_on_disk(params: Params, size: Size, stages: Iterable[str]) -> int:

@@ -35,6 +35,7 @@ from pipeline.artifacts import (
     identity,
     inputs_hash,
     record_timing,
+    remove,
     write_manifest,
 )
 from pipeline.artifacts.optimizer import load_optimizer, save_optimizer
@@ -77,18 +78,18 @@ def cold_start(params: Params, name: str, observer: Observer) -> None:
     rounds = _Rounds(params, spec, rows, scratch.path)
     rounds.run(observer, made.unchanged)
     out = scratch.path / "out"
-    shutil.rmtree(out, ignore_errors=True)
+    remove(out)
     out.mkdir()
-    rounds.write(out)
+    names = rounds.write(out)
     facts = {
         "cold_start": spec.model_dump(mode="json"),
         "previous": identity(BASE),
         "problems": data["problems.parquet"]["sha256"],
         "traces": len(rows),
     }
-    write_manifest(out, "policy", facts)
+    write_manifest(out, "policy", facts, names)
     made.check()
-    scratch.publish_copy(POLICIES / name, "out")
+    scratch.publish_copy(POLICIES / name, "out", observer.log)
     made.write()
     wall = time.monotonic() - began + rounds.seconds_before
     record_timing(f"cold_start@{name}", wall, trained=rounds.tokens)
@@ -164,11 +165,12 @@ class _Rounds:
                 unchanged(observer.log)
                 self._keep()
 
-    def write(self, out: Path) -> None:
-        """`model/` and the log of the rounds, as `base` has them."""
+    def write(self, out: Path) -> list[str]:
+        """`model/` and the log of the rounds, as `base` has them; the names of these files."""
         with guard_disk(out):
-            save_policy(self.model, self.tokenizer, out / "model")
+            names = save_policy(self.model, self.tokenizer, out / "model")
             write_table(self.log, BASE_LOG, out / "cold_start_log.parquet")
+        return [*(f"model/{name}" for name in names), "cold_start_log.parquet"]
 
     def _continue(self, observer: Observer) -> None:
         """From the newest whole resume point, if there is one."""

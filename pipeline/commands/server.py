@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 
-from hapo_core.errors import HapoError
+from hapo_core.errors import ConfigError, HapoError
+from pipeline.flows.health import prepare_environment
 from pipeline.flows.server import HOME, find, start, stop
+from pipeline.run.supervisor import connect
 from pipeline.system.project import find_root
 
 
@@ -19,6 +22,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     actions.add_parser("stop", help="stop the project's own server")
     actions.add_parser("status", help="its address, process, home and log")
     actions.add_parser("login", help="what the UI asks for, and how other programs get in")
+    told = actions.add_parser("notify", help="tell a webhook of failed runs and teacher's alarms")
+    told.add_argument(
+        "url", nargs="?", help="takes a POST of JSON (Slack, Mattermost, Discord, ...)"
+    )
+    told.add_argument("--off", action="store_true", help="tell nobody any more")
     parser.set_defaults(command=_command)
 
 
@@ -32,6 +40,8 @@ def _command(options: argparse.Namespace) -> int:
     if options.action == "stop":
         print("stopped" if stop() else "no server of this project runs")
         return 0
+    if options.action == "notify":
+        return _notify(options.url, options.off)
     found = find()
     if found is None:
         print("no server of this project runs (`hapo server start`)")
@@ -40,6 +50,23 @@ def _command(options: argparse.Namespace) -> int:
         return _login(found.url, found.api, found.auth)
     print(f"Prefect {found.url}  (process {found.pid}, home {HOME})")
     print("its pages ask for a password: `hapo server login` says it")
+    return 0
+
+
+def _notify(url: str | None, off: bool) -> int:
+    """On the server that runs use: PREFECT_API_URL's, or the project's own."""
+    if bool(url) == off:
+        raise ConfigError(
+            "name one address, or --off",
+            where="hapo server notify",
+            remedy="hapo server notify https://hooks.example.org/...",
+        )
+    os.environ["PREFECT_API_URL"], _ = connect()
+    prepare_environment()
+    from pipeline.flows.notify import forget, notify
+
+    for line in notify(url, Path()) if url else [f"gone  {name}" for name in forget(Path())]:
+        print(line)
     return 0
 
 

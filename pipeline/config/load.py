@@ -94,7 +94,7 @@ def _tuples(value: object) -> object:
 def _readable(
     error: ValidationError,
     where: str,
-    remedy: str = "mend the keys above; pipeline/config/ documents every field",
+    remedy: str = "mend the keys above; `python -m pipeline.config.reference` prints every key",
 ) -> HapoError:
     lines = []
     for item in error.errors():

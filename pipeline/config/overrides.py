@@ -19,7 +19,9 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from hapo_core.errors import ConfigError
 from pipeline.artifacts import atomic_write_text
-from pipeline.config import PARAMS, parse_params, profiles
+from pipeline.config import PARAMS, Params, parse_params, profiles
+from pipeline.config.nearest import nearest
+from pipeline.config.section import Section
 from pipeline.config.yaml import round_trip
 
 WRITTEN = Path(".hapo/params.written")
@@ -126,20 +128,47 @@ def with_overrides(text: str, overrides: tuple[str, ...], where: str = "params.y
     return changed
 
 
-def _put(whole: Any, item: str) -> None:
+def refuse_unknown(overrides: Sequence[str]) -> None:
+    """Refuse what can be no key of params.yaml before there is one: no value is looked at.
+
+    Raises:
+        ConfigError: no `=`, or a key that no section has, with the nearest one.
+    """
+    for item in overrides:
+        path = _parts(item)[0]
+        kind: object = Params
+        for part in path:
+            if not (isinstance(kind, type) and issubclass(kind, Section)):
+                break  # keys of one's own, such as the names of sources
+            if part not in kind.model_fields:
+                raise ConfigError(
+                    f"{'.'.join(path)}: unknown key{nearest(part, list(kind.model_fields))}",
+                    where=f"-S {item}",
+                    remedy="`python -m pipeline.config.reference` prints every key",
+                )
+            kind = kind.model_fields[part].annotation
+
+
+def _parts(item: str) -> tuple[list[str], str]:
+    """(the parts of the key, the value) of `key.path=value`."""
     key, equals, value = item.partition("=")
-    *path, last = key.strip().split(".")
-    if not equals or not all([*path, last]):
+    path = key.strip().split(".")
+    if not equals or not all(path):
         raise ConfigError(
             f"{item!r} is no override", where="overrides", remedy="write it as key.path=value"
         )
+    return path, value
+
+
+def _put(whole: Any, item: str) -> None:
+    (*path, last), value = _parts(item)
     section = whole
     for part in path:
         inner = section.get(part)
         if inner is None:
             inner = section[part] = {}
         if not isinstance(inner, Mapping):
-            raise ConfigError(f"{key}: {part!r} is a value, no section", where="overrides")
+            raise ConfigError(f"{item}: {part!r} is a value, no section", where="overrides")
         section = inner
     section[last] = _quoted(YAML(typ="safe").load(value))
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from jinja2.exceptions import TemplateError
-from transformers import PreTrainedTokenizerBase
 
 from hapo_core.errors import ConfigError, DataError
 from hapo_core.turns import turn_end
 from pipeline.build.prompting import at_date, check_steady
 from pipeline.config.data import DATE
+
+if TYPE_CHECKING:  # transformers takes two seconds to import
+    from transformers import PreTrainedTokenizerBase
 
 BATCH = 64
 """Texts tokenised at once: their ids exist as Python integers for that long, at 36 bytes each."""

@@ -27,6 +27,7 @@ from pipeline.artifacts import (
     guard_disk,
     inputs_hash,
     record_timing,
+    remove,
     write_manifest,
 )
 from pipeline.artifacts.places import DATA, PROBE
@@ -257,7 +258,9 @@ class Curation:
         }
         account = account_json(self.account, self.sources, benchmarks, rules, facts)
         atomic_write_json(self.out / "curation.json", account)
-        write_manifest(self.out, "data", facts)
+        names = ["problems.parquet", "traces.parquet", "dropped.parquet", "curation.json"]
+        names += [f"benchmarks/{benchmark.name}.parquet" for benchmark in benchmarks.values()]
+        write_manifest(self.out, "data", facts, names)
         return facts
 
     def close(self) -> None:
@@ -290,7 +293,7 @@ def _storable(row: dict[str, object]) -> dict[str, object]:
 
 def _write_probe(params: Params, data: Path, target: Path) -> None:
     """`artifacts/probe/`: the benchmarks that training watches, or a line that there is none."""
-    shutil.rmtree(target, ignore_errors=True)
+    remove(target)
     if not params.train.watched:
         atomic_write_text(target / "off", "train.probe_benchmark is not set\n")
     for name in params.train.watched:
@@ -343,7 +346,7 @@ def curate(
     scratch = Scratch(STAGE, inputs_hash(made.lock, []))
     scratch.discard_others()
     out = scratch.path / "data"
-    shutil.rmtree(out, ignore_errors=True)
+    remove(out)
     parts: dict[str, float] = {}
 
     def timed(name: str, step: Callable[..., T], *args: object) -> T:
@@ -365,7 +368,7 @@ def curate(
             run.close()
         made.check()
         _write_probe(params, out, target.parent / PROBE.name)
-        scratch.publish(target, "data")
+        scratch.publish(target, "data", observer.log)
         made.write(target.parent / PROVENANCE.name)
         scratch.discard()
     observer.table_artifact("curation", run.account.table(), "rows in and out of every rule")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from hapo_core.rollout import Prompt, Rollout, Sampling
 from hapo_core.rollout.protocol import Engine
 from hapo_core.stats.benchmark import BenchmarkResult, Generation, Protocol, benchmark_result
 from hapo_core.verify import VerifierPool, VerifierSettings
-from pipeline.artifacts import atomic_write_json, guard_disk, write_manifest
+from pipeline.artifacts import atomic_write_json, guard_disk, remove, write_manifest
 from pipeline.artifacts.seals import Tell, sealed_part
 from pipeline.artifacts.tables import GENERATIONS, Row, TableWriter
 from pipeline.config import BenchmarkProtocol, Evaluate
@@ -66,7 +66,8 @@ class Evaluator:
         self.engine, self.tokenizer, self.pool = engine, tokenizer, pool
         self.conditions, self.folder, self.observer = conditions, folder, observer
         self.out = folder / "out"
-        self.out.mkdir(parents=True, exist_ok=True)
+        remove(self.out)  # it is made of the parts, which are sealed
+        self.out.mkdir(parents=True)
         self.tokens = 0
         """Tokens of all responses so far, those of earlier attempts included."""
 
@@ -78,7 +79,7 @@ class Evaluator:
         """
         sampling = Sampling(spec.k, spec.temperature, spec.top_p, spec.max_tokens)
         rows: list[Generation] = []
-        with guard_disk(self.out), TableWriter(GENERATIONS, self._table(benchmark)) as table:
+        with guard_disk(self.out), TableWriter(GENERATIONS, self._table(benchmark.name)) as table:
             for part in self._parts(benchmark, sampling):
                 table.write(part)
                 rows += _generations(part)
@@ -111,10 +112,13 @@ class Evaluator:
         found: Mapping[str, object],
         facts: Mapping[str, object],
         named: Mapping[str, object] | None = None,
+        beside: Iterable[str] = (),
     ) -> dict[str, object]:
         """Write `out/metrics.json` and the manifest, and return the former.
 
-        `named`: more facts of the manifest, such as what identifies the policy.
+        Args:
+            named: more facts of the manifest, such as what identifies the policy.
+            beside: files that the caller wrote to `out`.
         """
         metrics: dict[str, object] = {
             "policy": policy,
@@ -124,7 +128,8 @@ class Evaluator:
         }
         atomic_write_json(self.out / "metrics.json", metrics)
         about = {"policy": policy, "seed": self.conditions.seed, **(named or {})}
-        write_manifest(self.out, "evaluation", about)
+        names = ["metrics.json", *(self._table(name).name for name in found), *beside]
+        write_manifest(self.out, "evaluation", about, names)
         return metrics
 
     def _asked(self, benchmark: Benchmark) -> str:
@@ -139,8 +144,8 @@ class Evaluator:
             digest.update(text.encode() + b"\0")
         return digest.hexdigest()
 
-    def _table(self, benchmark: Benchmark) -> Path:
-        return self.out / f"{benchmark.name}.parquet"
+    def _table(self, benchmark: str) -> Path:
+        return self.out / f"{benchmark}.parquet"
 
     def _parts(self, benchmark: Benchmark, sampling: Sampling) -> Iterator[pa.Table]:
         """Tables of the batches in order, read where they are there, generated otherwise.

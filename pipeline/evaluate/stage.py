@@ -87,7 +87,7 @@ class Evaluation:
         named = {"measured": identity(POLICIES / self.policy)}
         self.evaluator.finish(self.policy, found, {}, named)
         self.made.check()
-        self.scratch.publish_copy(EVALUATIONS / self.target, "out")
+        self.scratch.publish_copy(EVALUATIONS / self.target, "out", self.observer.log)
         self.made.write()
         record_timing(
             f"evaluate@{self.target}",

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
+from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -26,8 +27,9 @@ from prefect.states import Cancelled, Failed
 
 from hapo_core.errors import HapoError
 from pipeline.flows.flow import flow_of
-from pipeline.flows.health import ask
+from pipeline.flows.health import ask, post
 from pipeline.flows.logs import drained, prepare_senders
+from pipeline.flows.notify import alarm_event
 from pipeline.flows.observer import Observer, Once, warn
 from pipeline.flows.records import create_flow_run, patch_artifact
 from pipeline.system.secrets import hide
@@ -273,6 +275,13 @@ class FlowRun:
         if self._logger is not None and not self._lost:
             self._logger.log(level, message)
 
+    def alarm(self, message: str) -> None:
+        """Waits for the server, 2 s at most: once a run, and whether or not it knows this run."""
+        run = str(self.run_id) if self.run_id is not None else None
+        fault = post(self.api, "/events", [alarm_event(self.name, message, Path(), run)])
+        if fault is not None:
+            warn(f"the Prefect server did not take the alarm as an event: {fault}")
+
     def table(
         self, key: str, rows: Sequence[Mapping[str, object]], description: str, grows: bool
     ) -> None:
@@ -294,7 +303,7 @@ class FlowRun:
     def markdown(self, key: str, text: str) -> None:
         self.submit(MarkdownArtifact(key=_key(key), markdown=hide(text)).acreate())
 
-    def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any] | None:
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T] | None:
         """Run a coroutine beside the engine, in the flow's context; a failure loses the link."""
         if self._context is None or self._loop is None or self._loop.is_closed():
             work.close()

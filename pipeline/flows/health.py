@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import ipaddress
+import json
 import os
 import urllib.error
 import urllib.request
@@ -48,18 +49,30 @@ def refuses(api: str, auth: str | None, timeout: float = 2.0) -> bool:
 
     False where that cannot be told: a slow server is no reason to do without it.
     """
-    headers = {}
-    if auth:
-        headers["Authorization"] = "Basic " + base64.b64encode(auth.encode()).decode()
-    elif key := os.environ.get("PREFECT_API_KEY"):
-        headers["Authorization"] = f"Bearer {key}"
     try:
-        _get(api, "/admin/version", headers, timeout)
+        _get(api, "/admin/version", _authorization(auth), timeout)
     except urllib.error.HTTPError as error:
         return error.code in (401, 403)
     except (OSError, ValueError, http.client.HTTPException):
         return False
     return False
+
+
+def post(api: str, path: str, body: object, timeout: float = 2.0) -> str | None:
+    """Send JSON to the server; why it was not taken, or None."""
+    headers = {**_authorization(os.environ.get(AUTH)), "Content-Type": "application/json"}
+    try:
+        _get(api, path, headers, timeout, json.dumps(body).encode())
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _authorization(auth: str | None) -> dict[str, str]:
+    if auth:
+        return {"Authorization": "Basic " + base64.b64encode(auth.encode()).decode()}
+    key = os.environ.get("PREFECT_API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def is_loopback(api: str) -> bool:
@@ -71,13 +84,15 @@ def is_loopback(api: str) -> bool:
         return False
 
 
-def _get(api: str, path: str, headers: Mapping[str, str], timeout: float) -> tuple[int, bytes]:
+def _get(
+    api: str, path: str, headers: Mapping[str, str], timeout: float, body: bytes | None = None
+) -> tuple[int, bytes]:
     """(status, first bytes of the answer); redirects are not followed, so that a password goes
     nowhere else, and no proxy stands between us and our own loopback."""
     handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
     if is_loopback(api):
         handlers.append(urllib.request.ProxyHandler({}))
-    request = urllib.request.Request(api.rstrip("/") + path, headers=dict(headers))
+    request = urllib.request.Request(api.rstrip("/") + path, headers=dict(headers), data=body)
     with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as reply:
         return reply.status, reply.read(200)
 

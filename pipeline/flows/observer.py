@@ -44,6 +44,9 @@ class Link(Protocol):
     def log(self, message: str, level: int) -> None:
         """Send a line to the run's log."""
 
+    def alarm(self, message: str) -> None:
+        """Emit the event that automations of the server wait for (`pipeline.flows.notify`)."""
+
     def table(
         self, key: str, rows: Sequence[Mapping[str, object]], description: str, grows: bool
     ) -> None:
@@ -125,6 +128,12 @@ class Observer:
         print(f"{self.stage}  {message}", flush=True)
         if self._link is not None:
             self._link.log(message, level)
+
+    def alarm(self, message: str) -> None:
+        """Print and log a warning that somebody must hear, and emit it as an event."""
+        self.log(message, 30)
+        if self._link is not None:
+            self._link.alarm(hide(message))
 
     def progress(
         self, done: int, total: int, *, what: str = "round", lines: int = 0, **facts: Fact

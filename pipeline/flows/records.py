@@ -110,6 +110,16 @@ async def read_state(run: UUID) -> State[Any] | None:
         return (await client.read_flow_run(run)).state
 
 
+async def why_failed(run: UUID) -> str | None:
+    """The stages below that failed, and what they said."""
+    broken = {"type": {"any_": [StateType.FAILED, StateType.CRASHED]}}
+    async with get_client() as client:
+        below = _where(parent_flow_run_id={"any_": [run]}, state=broken)
+        runs = await client.read_flow_runs(flow_run_filter=below)
+    said = [f"{r.name}: {r.state.message}" for r in runs if r.state and r.state.message]
+    return "\n".join(said) or None
+
+
 async def add_tags(run: UUID, tags: Sequence[str]) -> None:
     """Beside those that it has: a deployment by prefect.yaml cannot know the project's."""
     async with get_client() as client:

@@ -39,7 +39,7 @@ PORT = "HAPO_SERVER_PORT"
 """Environment variable: the port that is tried first; 0 means any free one."""
 KEEP_DAYS = 30
 """The server forgets runs that ended longer ago, and events after a tenth of that."""
-_START_SECONDS = 90.0
+_START_SECONDS = 180.0
 _DAY = 86400
 
 

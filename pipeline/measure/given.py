@@ -53,7 +53,7 @@ def find_model(name: str, revision: str | None) -> Model:
     Raises:
         DataError: there is no such folder, and the hub's cache and the hub have no such model.
     """
-    from hapo_core.policy import check_model_folder
+    from hapo_core.model_folder import check_model_folder
     from pipeline.models import fetch_model, policy_model
 
     folder = Path(name).expanduser()

@@ -166,8 +166,9 @@ class ModelEvaluation:
             "notes": said,
             "inputs": key,
         }
-        metrics = evaluator.finish(self.options.model, found, facts)
-        scratch.publish(self.out, "out")
+        problems = [f"problems/{benchmark.name}.parquet" for benchmark in benchmarks.values()]
+        metrics = evaluator.finish(self.options.model, found, facts, beside=problems)
+        scratch.publish(self.out, "out", self.observer.log)
         scratch.discard()
         if not any(root.iterdir()):
             root.rmdir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.artifacts import atomic_write_json, atomic_write_text
+from pipeline.artifacts import atomic_write_json, atomic_write_text, remove
 from pipeline.config import load_params
 from pipeline.dependencies.made import as_made
 from pipeline.flows.observer import Observer
@@ -46,9 +46,11 @@ def write_report(observer: Observer, root: Path = Path()) -> Path:
 
 
 def _write_plots(folder: Path, files: dict[str, str]) -> None:
-    """Write the files and remove those of an earlier run with another method."""
+    """Write the files, and remove all else: drawings of an earlier run, what others put there."""
+    if folder.is_symlink():
+        folder.unlink()
     for name, content in files.items():
         atomic_write_text(folder / name, content)
     for path in folder.iterdir():
-        if path.suffix in (".csv", ".svg") and path.name not in files:
-            path.unlink()
+        if path.name not in files:
+            remove(path)

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitTimeoutError
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import httpx
@@ -25,6 +25,7 @@ from pipeline.flows.flow_run import FlowRun
 from pipeline.flows.names import deployment_name, project_tags
 from pipeline.run.shown_runs import is_shown, shown_run
 
+T = TypeVar("T")
 _PAUSES = (1.0, 2.0, 4.0, 8.0)
 """Between the tries to show a cached stage, seconds."""
 _WAIT_SECONDS = 3.0
@@ -123,18 +124,23 @@ class RunFlow:
         if stopped is not None:
             final = Cancelled(message=stopped)
         elif code != 0:
-            final = Failed(message=f"dvc repro ended with status {code}")
+            why = self._wait(records.why_failed(run_id)) if run_id is not None else None
+            final = Failed(message=why or f"dvc repro ended with status {code}")
         self.joined.finish(None, final)
         self._living.close()
         return final
 
-    def _wait(self, work: Coroutine[Any, Any, Any]) -> None:
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What the server said; None where it did not in time."""
         future = self.joined.submit(work)
-        if future is not None:
-            try:
-                future.exception(timeout=_WAIT_SECONDS)
-            except WaitTimeoutError:
-                future.cancel()
+        if future is None:
+            return None
+        try:
+            failed = future.exception(timeout=_WAIT_SECONDS) is not None
+        except WaitTimeoutError:
+            future.cancel()
+            return None
+        return None if failed else future.result()
 
     async def _show_cached(self, stage: str) -> None:
         run_id = self.joined.run_id

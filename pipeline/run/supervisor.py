@@ -173,6 +173,9 @@ def _log_in(own: server.Server) -> None:
 
 def _connect_if_possible() -> tuple[str | None, str | None]:
     """`connect`, but a local server that does not start is no obstacle."""
+    if not os.environ.get(API_URL) and server.find() is None:
+        said = "Prefect's own starts: 15 s on an idle machine, once; `--no-server` does without"
+        print(f"server  {said}", flush=True)
     try:
         return connect()
     except HapoError as error:

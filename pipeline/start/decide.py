@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hapo_core.errors import ConfigError, DataError
-from hapo_core.fit import positions
-from hapo_core.policy import check_model_folder
+from hapo_core.model_folder import check_model_folder
 from hapo_core.rng import Purpose, uniforms
 from pipeline.config import PretrainedBase
 from pipeline.curate.prompts import PromptMaker
@@ -72,6 +71,26 @@ class Numbers:
     memory: int
 
 
+def model_folder(name: str) -> Path | None:
+    """The folder that `--model` names, whole; None for a hub id. Nothing is loaded or fetched.
+
+    Raises:
+        DataError: there is no such folder, or it lacks a file.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        check_model_folder(folder.resolve())
+        return folder.resolve()
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return None
+    raise DataError(
+        "there is no such model folder",
+        where=str(folder.absolute()),
+        remedy="--model takes a folder with config.json, model.safetensors and the tokenizer, "
+        "or a hub id (owner/name)",
+    )
+
+
 def find_model(name: str) -> Model:
     """Look at a model folder or a hub id; weights are not loaded.
 
@@ -82,20 +101,14 @@ def find_model(name: str) -> Model:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        base: dict[str, object] = {"kind": "pretrained", "path": str(folder.resolve())}
-        path = folder.resolve()
-        check_model_folder(path)
-    elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        base, path = {"kind": "pretrained", "hub": name}, fetch_model(name, None, "--model")
+    from hapo_core.fit import positions
+
+    folder = model_folder(name)
+    if folder is not None:
+        base: dict[str, object] = {"kind": "pretrained", "path": str(folder)}
+        path = folder
     else:
-        raise DataError(
-            "there is no such model folder",
-            where=str(folder.absolute()),
-            remedy="--model takes a folder with config.json, model.safetensors and the tokenizer, "
-            "or a hub id (owner/name)",
-        )
+        base, path = {"kind": "pretrained", "hub": name}, fetch_model(name, None, "--model")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
         config: Any = AutoConfig.from_pretrained(path, local_files_only=True)

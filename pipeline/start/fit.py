@@ -45,6 +45,14 @@ GRADED = 60
 FEWEST = 20
 """Problems that a run needs at the least: some are held out."""
 MARKS = (BOX, HASHES, STATED, LAST_NUMBER)
+_GOLDS = (
+    "name the column of the final answers (--columns answer=COLUMN,...); answers that are words "
+    "are compared as they stand with --verifier exact"
+)
+_OWN = (
+    "your function gets (gold, answer), both as text, and must find every gold equal to itself: "
+    "try it on one; or name the column of the final answers (--columns answer=COLUMN,...)"
+)
 _USELESS = 0.5
 _EXAMPLES = 3
 
@@ -311,8 +319,7 @@ def _check_golds(problems: Sequence[Problem], given: Given) -> list[str]:
         f"{given.verifier!r}: every reward of theirs would be unknown"
         + listed(found, {fault: lines[:_EXAMPLES] for fault, lines in examples.items()}),
         where=str(given.data),
-        remedy="name the column of the final answers (--columns answer=COLUMN,...); answers that "
-        "are words are compared as they stand with --verifier exact",
+        remedy=_OWN if ":" in given.verifier else _GOLDS,
     )
 
 

@@ -10,15 +10,16 @@ from pathlib import Path
 from hapo_core.errors import ConfigError
 from pipeline.artifacts import atomic_write_json, atomic_write_text, read_json, record_pace
 from pipeline.config import PARAMS, TableSource, load_params, parse_params
-from pipeline.config.overrides import with_overrides
+from pipeline.config.overrides import refuse_unknown, with_overrides
 from pipeline.config.segments import set_segments
 from pipeline.config.yaml import round_trip
 from pipeline.flows.observer import brief
 from pipeline.start.columns import first_rows, guess_problems
-from pipeline.start.decide import decide, find_machine, find_model, held_out
+from pipeline.start.decide import decide, find_machine, find_model, held_out, model_folder
 from pipeline.start.fit import Given, fit
 from pipeline.start.pace import measure
 from pipeline.start.project import make_project, readme_text
+from pipeline.start.reward import reward_module
 from pipeline.start.write import HELD_OUT, SAMPLES, Plan, decisions, heldout_text, params_text
 
 ASKED = Path(".hapo/train.json")
@@ -117,7 +118,10 @@ def start(folder: Path, wanted: Wanted) -> list[str]:
     Raises:
         HapoError: something does not fit; nothing was written.
     """
-    _refuse_folder(folder, wanted)
+    reward = reward_module(wanted.given.verifier, folder)
+    _refuse_folder(folder, wanted, reward)
+    refuse_unknown(wanted.overrides)
+    model_folder(wanted.model)  # before the data: it takes no time, and torch takes seconds to load
     plan = _plan(wanted)
     whole, time = params_text(plan), "not measured"
     text = with_overrides(whole, wanted.overrides, "params.yaml")
@@ -151,10 +155,10 @@ def _more(plan: Plan) -> tuple[str, ...]:
 
 
 def _plan(wanted: Wanted) -> Plan:
+    test = _test_source(wanted.test) if wanted.test else None
     found = fit(wanted.given)
     model = find_model(wanted.model)
     machine = find_machine(model)
-    test = _test_source(wanted.test) if wanted.test else None
     apart = () if test else tuple(held_out(found.problems, wanted.seed))
     trained = replace(found, problems=tuple(p for p in found.problems if p not in set(apart)))
     numbers = decide(trained, model, machine)
@@ -170,16 +174,18 @@ def _test_source(path: Path) -> dict[str, object]:
     return whole
 
 
-def _refuse_folder(folder: Path, wanted: Wanted) -> None:
+def _refuse_folder(folder: Path, wanted: Wanted, reward: Path | None) -> None:
     """A project belongs in a folder of its own; the files that it is made from may lie there."""
     if not folder.is_dir():
         return
-    named = [wanted.given.data, wanted.given.traces, wanted.test, Path(wanted.model)]
+    given = wanted.given
+    named = [given.data, given.traces, wanted.test, Path(wanted.model), reward]
     mine = {p.expanduser().resolve() for p in named if p is not None}
     others = [
         p.name
         for p in sorted(folder.iterdir())
         if not p.name.startswith(".")
+        and p.suffix != ".log"  # `hapo train ... | tee run.log`
         and not any(m == p.resolve() or p.resolve() in m.parents for m in mine)
         and not (p / "pyvenv.cfg").is_file()
     ]

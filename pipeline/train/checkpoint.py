@@ -8,7 +8,7 @@ their place, written by all ranks. Any number of ranks, sharded or not, goes on 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,6 +35,7 @@ from pipeline.artifacts.tables import POSTERIORS, read_table, write_table
 from pipeline.artifacts.tensors import read_shards, stored_names, write_shards
 
 KIND = "training-state"
+COUNTS = "posteriors.parquet"
 KEPT = 2
 """Resume points of a running segment that are kept."""
 
@@ -102,7 +103,7 @@ def write_parts(
     rounds_done: int,
     waiting: Sequence[str] = (),
     ranks: Ranks = ALONE,
-) -> None:
+) -> list[str]:
     """`model/`, `state/` and `posteriors.parquet`, as a segment holds them.
 
     They say nothing of ranks, and no rank holds all moments at once. All must call; the first
@@ -110,21 +111,26 @@ def write_parts(
 
     Args:
         waiting: the prompts that the method remembers (`Method.waiting`), in order.
+
+    Returns:
+        Names of the files, from `folder`; on the first rank.
     """
+    names = [COUNTS, "state/counters.json", "state/optimizer.safetensors"]
     with unsharded(model):
         if ranks.first:
-            save_policy(model, tokenizer, folder / "model")
+            names += [f"model/{n}" for n in save_policy(model, tokenizer, folder / "model")]
     if ranks.first:
         _write_counters(folder, state, rounds_done, waiting)
     save_optimizer(model, optimizer, folder / "state" / "optimizer.safetensors", ranks)
     ranks.barrier()
+    return names
 
 
 def _write_counters(
     folder: Path, state: GateState, rounds_done: int, waiting: Sequence[str]
 ) -> None:
     (folder / "state").mkdir(parents=True)
-    write_table(posterior_rows(state), POSTERIORS, folder / "posteriors.parquet")
+    write_table(posterior_rows(state), POSTERIORS, folder / COUNTS)
     atomic_write_json(
         folder / "state" / "counters.json",
         {
@@ -191,7 +197,7 @@ def write_state(
 def read_gate_state(folder: Path) -> tuple[GateState, int]:
     """(gate state, rounds done) of a state folder or a segment."""
     counters = read_json(folder / "state" / "counters.json")
-    table = read_table(folder / "posteriors.parquet", POSTERIORS)
+    table = read_table(folder / COUNTS, POSTERIORS)
     return gate_state(table, counters), int(counters["rounds"])
 
 
@@ -216,7 +222,7 @@ def newest_state(scratch: Path, first: int, tell: Callable[[str], None]) -> Path
     def rounds_of(state: Path) -> str | None:
         done = int(state.name.split("-")[1])
         for number in range(first + 1, done + 1):
-            if (problem := broken(round_seal(scratch, number), scratch)) is not None:
+            if (problem := _broken_round(scratch, number)) is not None:
                 return problem
         held = read_gate_state(state)[1]
         return None if held == done else f"{state} holds the state after round {held}"
@@ -229,27 +235,44 @@ def round_seal(scratch: Path, number: int) -> Path:
     return scratch / "rounds" / f"round-{number:05d}.seal.json"
 
 
+def _tables(scratch: Path, number: int) -> list[Path]:
+    name = f"round-{number:05d}.parquet"
+    return [scratch / "rounds" / name, *(scratch / "out" / n for n in tables_of_rounds([number]))]
+
+
+def tables_of_rounds(numbers: Iterable[int]) -> list[str]:
+    """The tables of rounds (counted from 1) in a segment, from its folder."""
+    return [f"{kind}/round-{n:05d}.parquet" for n in numbers for kind in ("rollouts", "groups")]
+
+
+def _broken_round(scratch: Path, number: int) -> str | None:
+    return broken(round_seal(scratch, number), scratch, _tables(scratch, number))
+
+
 def seal_round(scratch: Path, number: int, first: int) -> None:
     """Seal the three tables of a finished round.
 
     Raises:
         DataError: the round before has lost its seal: the scratch folder was deleted meanwhile.
     """
-    name = f"round-{number:05d}.parquet"
-    tables = [scratch / "out" / "rollouts" / name, scratch / "out" / "groups" / name]
-    write_seal(round_seal(scratch, number), [*tables, scratch / "rounds" / name], scratch)
+    write_seal(round_seal(scratch, number), _tables(scratch, number), scratch)
     if number - 1 > first and not round_seal(scratch, number - 1).is_file():
         raise _changed(scratch, f"{round_seal(scratch, number - 1)} is missing")
 
 
-def check_rounds(scratch: Path, first: int, done: int) -> None:
+def check_rounds(scratch: Path, first: int, done: int, problem: str | None = None) -> None:
     """Compare all rounds of a segment with their seals, before they are published.
+
+    Args:
+        problem: what is wrong already.
 
     Raises:
         DataError: one of them has changed or gone.
     """
+    if problem is not None:
+        raise _changed(scratch, problem)
     for number in range(first + 1, done + 1):
-        problem = broken(round_seal(scratch, number), scratch)
+        problem = _broken_round(scratch, number)
         if problem is not None:
             raise _changed(scratch, problem)
 

@@ -8,14 +8,12 @@ continues there and ends with the same bytes. At the end the segment moves to
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from hapo_core.distributed import ALONE, Ranks, shard, unsharded
-from hapo_core.errors import DataError
 from hapo_core.fit import refuse_length
 from hapo_core.groups import PlannedGroup, success_rate
 from hapo_core.rollout import Engine
@@ -26,8 +24,8 @@ from pipeline.artifacts import (
     atomic_write_json,
     guard_disk,
     inputs_hash,
-    read_json,
     record_timing,
+    remove,
     write_manifest,
 )
 from pipeline.artifacts.optimizer import load_optimizer
@@ -53,21 +51,16 @@ from pipeline.train.checkpoint import (
     check_rounds,
     optimizer_folder,
     seal_round,
+    tables_of_rounds,
     write_parts,
     write_state,
 )
-from pipeline.train.difficulty import within_band
+from pipeline.train.difficulty import TABLE, within_band
 from pipeline.train.listening import Listening
 from pipeline.train.probe import Probe, load_probe, load_watched
 from pipeline.train.round import NoEngine, RoundLoop, first_rank_generates
-from pipeline.train.shown import GAIN, ShownTraces
-from pipeline.train.start import same_run, start_of
-
-
-def inputs_of(params: Params) -> list[Path]:
-    """The files of the curated data that training reads: other benchmarks are none of them."""
-    files = [DATA / "problems.parquet", DATA / "traces.parquet"]
-    return files + [DATA / "benchmarks" / f"{name}.parquet" for name in params.train.watched]
+from pipeline.train.shown import GAIN, ShownTraces, drop_states_without_gain, gain_problem
+from pipeline.train.start import inputs_of, same_run, seconds_before, start_of
 
 
 class Segment:
@@ -104,12 +97,14 @@ class Segment:
     def _open(self, previous: Path) -> None:
         params, ranks = self.params, self.ranks
         if ranks.first:
+            if self._gains:
+                drop_states_without_gain(self.scratch.path, self.observer.log)
             self.states.mkdir(parents=True, exist_ok=True)
         start = start_of(params, self.name, self.scratch.path, ranks, self.observer.log)
         self.data, self.model, self.tokenizer = start.data, start.model, start.tokenizer
         self.done = start.done
         if start.resumed:
-            self.parts = _seconds(self.scratch.path / "parts.json", self.observer)
+            self.parts = seconds_before(self.scratch.path / "parts.json", self.observer.log)
         self.tokens = dict.fromkeys(("generated_tokens", "trained_tokens"), 0)
         before = self._finished_rows()
         for row in before:
@@ -213,12 +208,17 @@ class Segment:
         longest = max((len(p.token_ids) for p in shown.all_prompts()), default=0)
         where = "teacher.distill: a prompt with its trace"
         refuse_length(self.model, longest + params.rollout.max_tokens, where)
-        done = self.done > 0 or (self.out / GAIN).is_file()
-        if not self.ranks.broadcast(lambda: done):
+        path = self.scratch.path
+        if not self.ranks.broadcast(lambda: not self._gains or gain_problem(path) is None):
             with unsharded(self.model):
-                measure = partial(shown.measure_gain, self.engine, self.pool, self.out)
+                measure = partial(shown.measure_gain, self.engine, self.pool, path)
                 self.observer.log(self.ranks.broadcast(measure))
         return shown
+
+    @property
+    def _gains(self) -> bool:
+        """Whether this segment measures what showing the trace gains."""
+        return self.params.distils and self.first_round == 0
 
     @property
     def ended(self) -> bool:
@@ -257,7 +257,7 @@ class Segment:
         shown = row | done.probe | done.heard
         self._note_probe(shown)
         if (spoken := self.loop.listening.spoken) and spoken.round == index + 1:
-            self.observer.log(alarm_words(spoken), logging.WARNING)
+            self.observer.alarm(alarm_words(spoken))
         self.loop.timed("save", self._save, index, planned, shown, direct=True)
         seconds = time.monotonic() - began
         self._show(index, planned, whole(row, "generated_tokens"), seconds)
@@ -304,9 +304,9 @@ class Segment:
         out = self.out
         if self.ranks.first:
             for part in ("model", "state"):
-                shutil.rmtree(out / part, ignore_errors=True)
+                remove(out / part)
         with guard_disk(out):
-            write_parts(
+            names = write_parts(
                 out,
                 self.model,
                 self.tokenizer,
@@ -317,14 +317,20 @@ class Segment:
                 self.ranks,
             )
         if self.ranks.first:
-            self._publish_first()
+            self._publish_first(names)
 
-    def _publish_first(self) -> None:
+    def _publish_first(self, names: list[str]) -> None:
+        """`names`: of the files that are written already; the rounds' tables are sealed."""
         out = self.out
-        check_rounds(self.scratch.path, self.first_round, self.done)
+        problem = gain_problem(self.scratch.path) if self._gains else None
+        check_rounds(self.scratch.path, self.first_round, self.done, problem)
         with guard_disk(out):
             rows = self._finished_rows()
             write_table(rows, ROUNDS, out / "rounds.parquet")
+        names += ["rounds.parquet"]
+        names += tables_of_rounds(range(self.first_round + 1, self.done + 1))
+        names += [TABLE] if self.params.train.difficulty is not None else []
+        names += [GAIN] if self._gains else []
         write_manifest(
             out,
             "segment",
@@ -335,9 +341,10 @@ class Segment:
                 "rounds": [self.first_round, self.done],
                 **self.before,
             },
+            names,
         )
         self.made.check()
-        self.scratch.publish_copy(POLICIES / self.name, "out")
+        self.scratch.publish_copy(POLICIES / self.name, "out", self.observer.log)
         self.made.write()
         self.page.close()
         record_timing(
@@ -372,15 +379,6 @@ class Segment:
         self.pool.close()
         self.engine.close()
         self.curves.close()
-
-
-def _seconds(path: Path, observer: Observer) -> dict[str, float]:
-    """Seconds by part of the earlier attempts; they decide nothing, so damage is only told."""
-    try:
-        return {str(name): float(value) for name, value in read_json(path).items()}
-    except (DataError, AttributeError, ValueError) as error:
-        observer.log(f"the times of earlier attempts are lost ({error})")
-        return {}
 
 
 def train_segment(params: Params, name: str, observer: Observer, ranks: Ranks = ALONE) -> None:

@@ -18,7 +18,8 @@ from hapo_core.rows import scored_rows
 from hapo_core.stats.intervals import paired_test
 from hapo_core.update import Updater
 from hapo_core.verify import VerifierPool
-from pipeline.artifacts import atomic_write_json
+from pipeline.artifacts import atomic_write_json, remove
+from pipeline.artifacts.seals import Tell, broken, write_seal
 from pipeline.build.engine import training_sampling
 from pipeline.build.prompting import at_date
 from pipeline.config import Params
@@ -27,6 +28,7 @@ from pipeline.train.sampling import usable_traces
 from pipeline.train.trainset import TrainSet
 
 GAIN = "gain.json"
+_SEAL = "gain.seal.json"
 GAIN_ROUND = (1 << 31) - 2
 """A round that no training reaches: its draws are not those of the first rounds."""
 
@@ -92,8 +94,8 @@ class ShownTraces:
         tokens, self.tokens = self.tokens, 0
         return tokens
 
-    def measure_gain(self, engine: Engine, pool: VerifierPool, out: Path) -> str:
-        """What showing the trace gains the policy, measured and written to `out`; a sentence.
+    def measure_gain(self, engine: Engine, pool: VerifierPool, scratch: Path) -> str:
+        """What showing the trace gains the policy, measured, written and sealed; a sentence.
 
         Raises:
             HapoError: it gains nothing, and `without_gain` is `refuse`.
@@ -120,9 +122,8 @@ class ShownTraces:
                 remedy="another template, a stronger starting policy, or `teacher.use: inject`; "
                 "`teacher.distill.without_gain: go_on` trains all the same",
             )
-        out.mkdir(parents=True, exist_ok=True)
         atomic_write_json(
-            out / GAIN,
+            scratch / "out" / GAIN,
             {
                 "problems": len(pairs),
                 "samples": settings.gain_samples,
@@ -132,6 +133,7 @@ class ShownTraces:
                 "ci": [low, high],
             },
         )
+        write_seal(scratch / _SEAL, [scratch / "out" / GAIN], scratch)
         return said
 
     def _success(
@@ -155,3 +157,16 @@ class ShownTraces:
         for one in found:
             right[one.rollout.prompt_id] += (one.reward or 0.0) / samples
         return list(right.values())
+
+
+def gain_problem(scratch: Path) -> str | None:
+    """What is wrong with the gain that a first segment measured; None where it is as written."""
+    return broken(scratch / _SEAL, scratch, [scratch / "out" / GAIN])
+
+
+def drop_states_without_gain(scratch: Path, tell: Tell) -> None:
+    """The gain is the starting policy's: where its file is lost, the first segment starts anew."""
+    problem = gain_problem(scratch)
+    if problem is not None and any((scratch / "states").glob("round-*")):
+        tell(f"{problem}: the segment starts anew")
+        remove(scratch / "states")

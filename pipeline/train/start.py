@@ -12,7 +12,7 @@ from hapo_core.distributed import Ranks
 from hapo_core.errors import DataError
 from hapo_core.gate import GateState
 from hapo_core.policy import load_policy
-from pipeline.artifacts import check_manifest, identity, need_part
+from pipeline.artifacts import check_manifest, identity, need_part, read_json
 from pipeline.artifacts.places import DATA, POLICIES
 from pipeline.build.device import prepare_compute
 from pipeline.build.optimizer import adapt
@@ -45,6 +45,12 @@ class SegmentStart:
     waiting: list[str]
     source: Path | None
     resumed: bool
+
+
+def inputs_of(params: Params) -> list[Path]:
+    """The files of the curated data that training reads: other benchmarks are none of them."""
+    files = [DATA / "problems.parquet", DATA / "traces.parquet"]
+    return files + [DATA / "benchmarks" / f"{name}.parquet" for name in params.train.watched]
 
 
 def same_run(params: Params, previous: Path, name: str) -> dict[str, object]:
@@ -123,3 +129,12 @@ def start_of(
         tell(f"continues after round {done}")
     waiting = read_waiting(source)
     return SegmentStart(data, model, tokenizer, gate, done, waiting, source, resumed is not None)
+
+
+def seconds_before(path: Path, tell: Callable[[str], None]) -> dict[str, float]:
+    """Seconds by part of the earlier attempts; they decide nothing, so damage is only told."""
+    try:
+        return {str(name): float(value) for name, value in read_json(path).items()}
+    except (DataError, AttributeError, ValueError) as error:
+        tell(f"the times of earlier attempts are lost ({error})")
+        return {}

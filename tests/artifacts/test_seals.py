@@ -19,23 +19,33 @@ def test_a_flipped_byte_anywhere_is_found(tmp_path: Path) -> None:
     file.parent.mkdir()
     file.write_bytes(b"some bytes of a round")
     write_seal(seal, [file], tmp_path)
-    assert broken(seal, tmp_path) is None
+    assert broken(seal, tmp_path, [file]) is None
     whole = file.read_bytes()
     for at in range(len(whole)):
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        assert "has changed" in str(broken(seal, tmp_path))
+        assert "has changed" in str(broken(seal, tmp_path, [file]))
     file.write_bytes(whole + b"x")
-    assert "has changed" in str(broken(seal, tmp_path))
+    assert "has changed" in str(broken(seal, tmp_path, [file]))
     file.unlink()
-    assert "is missing" in str(broken(seal, tmp_path))
+    assert "is missing" in str(broken(seal, tmp_path, [file]))
+
+
+def test_a_seal_of_other_files_is_no_seal(tmp_path: Path) -> None:
+    """An empty one, or one of a file fewer, would let a table pass that nobody compared."""
+    first, second, seal = tmp_path / "first", tmp_path / "second", tmp_path / "seal"
+    first.write_text("1"), second.write_text("2")
+    for sealed in ([], [first], [first, second]):
+        write_seal(seal, sealed, tmp_path)
+        problem = broken(seal, tmp_path, [first, second])
+        assert (problem is None) == (len(sealed) == 2)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"file": 3}', '{"file": {"bytes": "x"}}'])
 def test_a_damaged_seal_is_no_seal(tmp_path: Path, text: str) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "seal").write_text(text)
-    assert "damaged" in str(broken(tmp_path / "seal", tmp_path))
-    assert "missing" in str(broken(tmp_path / "none", tmp_path))
+    assert "damaged" in str(broken(tmp_path / "seal", tmp_path, [tmp_path / "file"]))
+    assert "missing" in str(broken(tmp_path / "none", tmp_path, []))
 
 
 def test_a_part_is_read_where_it_is_whole_and_made_again_otherwise(tmp_path: Path) -> None:

@@ -126,6 +126,22 @@ def test_exported_weights_have_a_head_of_their_own(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["weights-2"]
 
 
+def test_weights_for_a_bfloat16_engine_are_rounded_as_it_would(tmp_path):
+    model, tokenizer = tiny_policy()
+    export_weights(model, tokenizer, tmp_path / "whole")
+    export_weights(model, tokenizer, tmp_path / "half", torch.bfloat16)
+    whole, half = (load_file(tmp_path / n / "model.safetensors") for n in ("whole", "half"))
+    assert whole.keys() == half.keys()
+    for name, value in whole.items():
+        assert value.dtype == torch.float32
+        assert torch.equal(half[name], value.to(torch.bfloat16)), name
+    sizes = [(tmp_path / n / "model.safetensors").stat().st_size for n in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    read = AutoModelForCausalLM.from_pretrained(tmp_path / "half", local_files_only=True)
+    assert read.dtype == torch.bfloat16
+    assert model.dtype == torch.float32, "the trained policy stays as it is"
+
+
 def test_verification_beside_generation_keeps_the_order():
     _, tokenizer = tiny_policy()
     prompt = made_groups(tokenizer, [1])[0].prompt

@@ -13,6 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 from hapo_core.errors import ConfigError, HapoError
 from hapo_core.gate import Gate, GateSpec, Reading, ScheduledThreshold, Shape
 from hapo_core.loss import batch_loss
+from hapo_core.modes import ready_to_train
 from hapo_core.objective import (
     Mismatch,
     Objective,
@@ -23,7 +24,7 @@ from hapo_core.objective import (
     TeacherWeight,
     TrainRow,
 )
-from hapo_core.policy import ready_to_train, response_logprobs
+from hapo_core.policy import response_logprobs
 from hapo_core.rollout.transformers_engine import sample_tokens
 from hapo_core.update import Updater, UpdateSpec
 
@@ -38,6 +39,21 @@ def opt():
     sizes = {"vocab_size": 64, "hidden_size": 16, "ffn_dim": 32, "word_embed_proj_dim": 16}
     more = {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 32}
     return OPTForCausalLM(OPTConfig(**sizes, **more, layerdrop=0.5))
+
+
+@pytest.mark.parametrize("make", [gpt2, opt])
+def test_the_very_first_pass_computes_activations_again(make):
+    """Nobody has looked at the model's head before: the look leaves every module's mode alone."""
+    model = make()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    ready_to_train(model)
+    logp, _ = response_logprobs(model, [((3, 4, 5), (6, 7, 8, 9))])
+    passes = []
+    for module in model.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module.register_forward_pre_hook(lambda *_: passes.append(1))
+    logp.sum().backward()
+    assert passes
 
 
 @pytest.mark.parametrize("make", [gpt2, opt])

@@ -10,7 +10,8 @@ from tiny import tiny_policy
 
 from hapo_core.errors import DataError
 from hapo_core.gate import GateState, Posterior
-from hapo_core.policy import check_model_folder, load_policy, save_policy
+from hapo_core.model_folder import check_model_folder
+from hapo_core.policy import load_policy, save_policy
 from hapo_core.rollout.transformers_engine import stop_ids
 from hapo_core.rollout.vllm.weights import export_weights
 from pipeline.artifacts.optimizer import load_optimizer, save_optimizer

@@ -150,6 +150,9 @@ def test_same_inputs_same_bytes_and_stale_drawings_go(tmp_path: Path) -> None:
     reports = tmp_path / "reports"
     before = {p: p.read_bytes() for p in reports.rglob("*") if p.is_file()}
     (reports / "plots" / "of_another_method.svg").write_text("<svg/>")
+    (reports / "plots" / "planted").mkdir()
+    (reports / "plots" / "planted" / "file").write_text("x")
+    (reports / "plots" / "link").symlink_to("/etc")
     write_report(Observer("report"), tmp_path)
     assert before == {p: p.read_bytes() for p in reports.rglob("*") if p.is_file()}
     assert not (tmp_path / "artifacts" / "timings" / "report.json").exists()

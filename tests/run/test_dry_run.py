@@ -14,6 +14,7 @@ from small import PARAMS, clone
 from pipeline import cli
 from pipeline.checks import estimates
 from pipeline.checks.estimates import Size
+from pipeline.checks.memory import memory
 from pipeline.config import Params, load_params
 
 
@@ -207,8 +208,10 @@ def seven_billion() -> Params:
 
 def test_memory_and_disk_are_those_of_the_profile_comment() -> None:
     params, size = seven_billion(), Size(7_615_616_512, 1_089_998_336, 16384)
-    memory = estimates.memory_of_process(params, size)
-    assert memory == pytest.approx(34.8e9, rel=0.01)
+    held = memory(params, size.parameters, size.ends, None)
+    assert sum(held.update.values()) == pytest.approx(34.8e9, rel=0.01)
+    # While responses are drawn gradients are gone, and every process holds all weights.
+    assert held.rollout["all weights, whole"] == pytest.approx(4 * 5 / 6 * 6.5256e9, rel=0.01)
     weights = 4 * size.parameters
     disk = estimates.bytes_on_disk(params, size, ["train@1"])
     # artifact and its copy in the cache, two resume points, two exports to the servers

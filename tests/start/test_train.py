@@ -256,3 +256,35 @@ def test_few_problems(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("problems.jsonl", "solutions.jsonl"):
         own.change(name, own.rows(name)[:12])
     assert "12 problems can be read, and a run needs 20" in refused(own, capsys)
+
+
+# --- a reward of one's own ------------------------------------------------------------------------
+
+REWARD = """
+from hapo_core.verify import Verdict
+
+def grade(gold: str, answer: str) -> tuple[Verdict, str]:
+    try:
+        return (Verdict.CORRECT if float(gold) == float(answer) else Verdict.WRONG), "float"
+    except ValueError:
+        return Verdict.UNPARSED, "no number"
+"""
+
+
+def test_a_reward_of_ones_own_lies_in_the_projects_folder(
+    own: Own, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "")
+    words = [*own.words, "--verifier", "rewards:grade", "--write-only"]
+    assert cli.main(words) == 2
+    assert "there is no module 'rewards'" in capsys.readouterr().err
+    Path("rewards.py").write_text(REWARD)
+    assert cli.main([*words, "--dir", "p"]) == 2
+    assert "mkdir -p p && mv rewards.py p/" in capsys.readouterr().err
+    Path("p").mkdir()
+    Path("rewards.py").rename("p/rewards.py")
+    assert cli.main([*words, "--dir", "p"]) == 0
+    assert "60 of 60 sampled are right" in decided(capsys)["solutions"]
+    assert load_params(Path("p/params.yaml")).rewards.verifier == "rewards:grade"
+    graph = YAML(typ="safe").load(Path("p/dvc.yaml"))
+    assert "rewards.py" in graph["stages"]["deps"]["deps"]  # an edit of it is noticed

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hapo_core.errors import ConfigError, HapoError
@@ -106,7 +107,7 @@ class Fleet:
             self.version = f"{self._nonce}-{next(self._versions)}"
             self._weights = self._folder / f"weights-{self.version}"
             with self.laps("weights to the engine"):
-                export_weights(self._model, self._tokenizer, self._weights)
+                export_weights(self._model, self._tokenizer, self._weights, self._dtype())
             self._moved = False
         absent = [s for s in self.servers if s.client is None and not s.lost]
         began = time.monotonic()
@@ -125,6 +126,11 @@ class Fleet:
                 except ServerGone as error:
                     self.revive(server, str(error))
         remove_weights(self._folder, keep=self._weights)
+
+    def _dtype(self) -> torch.dtype | None:
+        """Of the weights that servers compute with, where that is known: those started here."""
+        spec = self._settings.spec
+        return torch.bfloat16 if spec is not None and spec.dtype == "bfloat16" else None
 
     def living(self) -> list[Server]:
         """The servers that are not lost.

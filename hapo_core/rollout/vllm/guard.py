@@ -18,6 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hapo_core.errors import HapoError
+from hapo_core.modes import evaluating
 from hapo_core.policy import response_logprobs
 
 LEVEL_TOLERANCE = {"float32": 2e-4, "bfloat16": 0.1}
@@ -49,13 +50,8 @@ def trainer_logprobs(
     model: PreTrainedModel, sequences: Sequence[Sequence_], temperature: float
 ) -> torch.Tensor:
     """Float64 log-probs [response tokens, rows one after another] under the trainer, on the CPU."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            logp, _ = response_logprobs(model, sequences, temperature)
-    finally:
-        model.train(training)
+    with evaluating(model), torch.no_grad():
+        logp, _ = response_logprobs(model, sequences, temperature)
     return logp.double().cpu()
 
 

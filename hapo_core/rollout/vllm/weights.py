@@ -6,19 +6,27 @@ import json
 import shutil
 from pathlib import Path
 
-from safetensors.torch import save_file
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hapo_core.distributed import unsharded_state
+from hapo_core.distributed import whole_tensors
 from hapo_core.lora import has_adapters, merged_state
+from hapo_core.tensor_file import file_pieces
 
 HEAD = "lm_head.weight"
 
 
 def export_weights(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    dtype: torch.dtype | None = None,
 ) -> None:
-    """Write `folder` aside and rename it into place.
+    """Write `folder` aside and rename it into place, holding one tensor beside the model at a time.
+
+    An engine that computes in bfloat16 rounds float32 weights when it reads them; `dtype` rounds
+    them here in the same way, and half the bytes are written and read. Sharded weights must be
+    whole meanwhile (`hapo_core.distributed.unsharded`).
 
     Tied embeddings are written twice and declared untied: vLLM's CPU build, told that they are
     tied, keeps the head of its start through every reload, without a word (DESIGN 6).
@@ -26,22 +34,18 @@ def export_weights(
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    tensors = merged_state(model) if has_adapters(model) else unsharded_state(model)
+    tensors = merged_state(model) if has_adapters(model) else whole_tensors(model)
     head = model.get_output_embeddings()
     if HEAD in tensors or head is not None:
-        # A copy of its own: safetensors refuses tensors that share memory.
-        tensors[HEAD] = head.weight.detach().clone()
-    save_file(
-        {name: value.cpu().contiguous() for name, value in tensors.items()},
-        aside / "model.safetensors",
-        metadata={"format": "pt"},
-    )
+        tensors[HEAD] = head.weight
+    with (aside / "model.safetensors").open("wb") as sink:
+        sink.writelines(file_pieces(tensors, dtype=dtype))
     tokenizer.save_pretrained(aside)
     model.generation_config.save_pretrained(aside)
     config = model.config.to_dict() | {
         "tie_word_embeddings": False,
         "architectures": [type(model).__name__],
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": str(dtype or model.dtype).removeprefix("torch."),
     }
     (aside / "config.json").write_text(json.dumps(config, indent=1, default=str))
     aside.rename(folder)

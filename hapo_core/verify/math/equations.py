@@ -32,6 +32,7 @@ _NAME = re.compile(
 _NAMED_TEXT = re.compile(r"^\\?(?:text\{)?[A-Za-z][A-Za-z ]+\d?\}?\s*:\s*(.+)$", re.DOTALL)
 _APPLIED = re.compile(r"^(\\?[A-Za-z]+(?:_\{?\w+\}?)?'*)\s*\(([^()=]*(?:\([^()]*\)[^()=]*)*)\)$")
 _FUNCTION = re.compile(r"^(\\?[A-Za-z]+(?:_\{?\w+\}?)?)\s*\(\s*([a-zA-Z])\s*\)$")
+_SYMMETRIC = {"\\gcd", "\\lcm", "\\max", "\\min"}
 _COEFFICIENT = re.compile(r"\d|[+\-*/^]|\\(?:cdot|times|sqrt|pm)")
 
 
@@ -156,6 +157,8 @@ def _two_equations(gold: str, answer: str, golds: list[str], answers: list[str])
         (f, at), (g, place) = applied[0].groups(), applied[1].groups()
         if f != g:
             return False, "name"
+        if f in _SYMMETRIC and sorted(split_top(at, {","})) == sorted(split_top(place, {","})):
+            return equal_values(golds[1], answers[1])
         if at != place and not (SINGLE.fullmatch(at) and SINGLE.fullmatch(place)):
             same = equal_values(at, place)
             return equal_values(golds[1], answers[1]) if same[0] else same

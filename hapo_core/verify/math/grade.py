@@ -13,7 +13,16 @@ import re
 from functools import partial
 
 from hapo_core.verify.extract import boxed, extract_answer, joined_boxes
-from hapo_core.verify.math import fastpath, guard, qualifiers, region, spelling, statement, words
+from hapo_core.verify.math import (
+    fastpath,
+    guard,
+    pieces,
+    qualifiers,
+    region,
+    spelling,
+    statement,
+    words,
+)
 from hapo_core.verify.math.compare import compare_readings, readable
 from hapo_core.verify.math.text import compact, tidy
 from hapo_core.verify.verdict import Verdict
@@ -38,8 +47,11 @@ _CURRENCIES = {
 """Signs of currency are gone before units are read. `¥` is a yen and a yuan."""
 _LETTERED = re.compile(r"^\(\s*([A-J])\s*\)\s*(\S.*)$|^([A-J])[.:)]\s+(\S.*)$", re.DOTALL)
 _COUNTED = {"same-text", fastpath.NAME, "statement", "words", "number-word", "endless", "yes-or-no",
-            "choice-letter", "empty-set", "same-tokens"}  # fmt: skip
+            "choice-letter", "empty-set", "same-tokens", "cases", "congruence"}  # fmt: skip
 """Rules that compare everything that both sides say, so that nothing is left for the guard."""
+_IN_ORDER = re.compile(r"(?:\\text\{)?\s*(?:[A-Z](?:\s*[A-Z]){2,}|[IVXL]{2,})\s*\}?")
+_AS_PRODUCT = {"math-verify", "identity", "witness", "statement", "same-tokens"}
+"""`BAC` is a ranking or a polygon, and no product that commutes; rules that may have read one."""
 _SPELLED = {"words", "statement"}
 """Rules on words: the whole texts are tallied once more."""
 _BESIDE_A_BOX = re.compile(
@@ -84,6 +96,8 @@ def grade(gold: str, answer: str, unevaluated: bool = False) -> Graded:
     verdict, rule = _decide(gold, answer, left, right)
     if verdict is not Verdict.CORRECT:
         return verdict, rule
+    if _IN_ORDER.fullmatch(left) and rule in _AS_PRODUCT:
+        return Verdict.UNPARSED, "letters in order"
     hedge = guard.hedged(left, right) or (guard.lost(left, right) if rule in _SPELLED else "")
     if hedge:
         return Verdict.UNPARSED, f"not compared: {hedge}"
@@ -105,10 +119,15 @@ def _decide(gold: str, answer: str, left: str, right: str) -> Graded:
     verdict = fastpath.decide(left, right)
     if verdict is not None:
         return verdict, fastpath.NAME
+    dates = _date(left), _date(right)
+    if dates[0] and dates[1]:
+        return (Verdict.CORRECT if dates[0] == dates[1] else Verdict.WRONG), "date"
+    if dates[0] or dates[1]:
+        return Verdict.UNPARSED, "date"
     stated = _statements(left, right)
     if stated is not None:
         return stated
-    if _only_one_is_bound(left, right):
+    if not words.answers_yes_or_no(left) and _only_one_is_bound(left, right):
         return Verdict.WRONG, "bound"
     worded = words.decide(left, right)
     if worded is not None:
@@ -120,6 +139,17 @@ def _decide(gold: str, answer: str, left: str, right: str) -> Graded:
     if any(words.is_prose(t) or _DOTS.search(t) for t in bare) or _embedded(answer):
         return _prose(gold, answer, left, right)
     return _values(gold, answer, left, right)
+
+
+_DATE = re.compile(
+    r"(?:\\text\{)?\s*(?:([12]\d{3})([-/.])(\d{1,2})\2(\d{1,2})|(\d{1,2})([-/.])(\d{1,2})\6([12]\d{3}))\s*\}?"
+)
+
+
+def _date(text: str) -> tuple[int, ...]:
+    """The numbers of `1999-01-02`, which is no difference, in their order; else nothing."""
+    match = _DATE.fullmatch(text)
+    return tuple(int(part) for part in match.groups() if part and part.isdigit()) if match else ()
 
 
 def _values(gold: str, answer: str, left: str, right: str) -> Graded:
@@ -172,6 +202,9 @@ def _statements(left: str, right: str) -> Graded | None:
         return _decide(one, other, one, other)
     if not statement.marked(left) and not statement.marked(right):
         return None
+    same, rule = pieces.decide(left, right, lambda a, b: compare_readings(a, b)[0])
+    if same is not None:
+        return (Verdict.CORRECT if same else Verdict.WRONG), rule
     same = statement.decide(left, right, lambda a, b: compare_readings(a, b)[0])
     if same is not None:
         return (Verdict.CORRECT if same else Verdict.WRONG), "statement"

@@ -11,6 +11,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
+from hapo_core.verify.math.structure import split_top
+
 _TOKEN = re.compile(
     r"\\(?:begin|end)\s*\{\w+\*?\}|\\[a-zA-Z]+|\\[{}|]|[0-9]+(?:\.[0-9]+)?"
     r"|[A-Za-z]+(?:[.-][A-Za-z]+)*\b|\.\.\.|[^\s]",
@@ -226,6 +228,8 @@ def lost(gold: str, answer: str) -> str:
             return name
     if bool(_EXTREME.search(gold)) != bool(_EXTREME.search(answer)):
         return "max"
+    if _whole_parts(gold) != _whole_parts(answer):
+        return "brackets"
     ways = [set(side.words) & _DIRECTIONS for side in (left, right)]
     if ways[0] and ways[1] and ways[0] != ways[1]:
         return f"word {min(ways[0] ^ ways[1])!r}"
@@ -294,6 +298,17 @@ def _remarks(text: str) -> list[str]:
     ]
 
 
+_WHOLE_PART = re.compile(r"(?<!\\sqrt)(?<!\\sqrt )\[\s*([^\[\](),;]*)\]")
+"""`[x]` may be the whole part of x, where no other bracket inside makes it a second pair."""
+
+
+def _whole_parts(text: str) -> int:
+    """Brackets around one value with a letter in it."""
+    bare = re.sub(r"\\text\s*\{[^{}]*\}|\\begin\{.*?\\end\{\w+\}", " ", text, flags=re.DOTALL)
+    inside = (re.sub(r"\\[a-zA-Z]+|[A-Za-z]{2,}", " ", part) for part in _WHOLE_PART.findall(bare))
+    return sum(bool(re.search(r"[A-Za-z]", part)) for part in inside)
+
+
 _EXTREME = re.compile(r"\\(?:max|min)\s*\\?[({]")
 """`\\max(12, x)` is 12 at every point that a rule may try."""
 _CHANGING = set(_NUMBER_WORDS.split()) - _UNIT_LIKE
@@ -309,9 +324,16 @@ def _sequence(text: str) -> list[str]:
     return [_RELATIONS.get(t) or _MARKS.get(t) or _CONNECTIVES.get(t) or t for t in found]
 
 
-_BINDERS = re.compile(r"\\(?:sum|prod|int|iint|oint|lim|det)(?![a-zA-Z])")
+_BINDERS = re.compile(
+    r"\\(?:sum|prod|int|iint|oint|lim|det)(?![a-zA-Z])"
+    r"|\\frac\s*\{\s*d(?![a-zA-Z]\s*\})[^{}]*\}\s*\{\s*d\s*[a-zA-Z]\s*\}"
+)
+"""Of derivatives those of a written function; `\\frac{dy}{dx}` is a name."""
 
 
 def unevaluated(text: str) -> bool:
-    """Whether a sum, product, integral, limit or determinant is left to be worked out."""
-    return bool(_BINDERS.search(text))
+    """Whether a sum, product, integral, limit, determinant or derivative is left to be worked out.
+
+    `\\sum_{k=1}^{100} k = 5050` is worked out: the last side of a chain counts.
+    """
+    return bool(_BINDERS.search(split_top(text, {"="})[-1]))

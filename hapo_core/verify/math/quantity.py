@@ -234,6 +234,49 @@ def unit_factor(unit: str) -> tuple[Fraction, str] | None:
     return factor, name
 
 
+_PREFIX_TABLE = (
+    "k 3 kilo 3 M 6 mega 6 G 9 giga 9 T 12 tera 12 h 2 hecto 2 c -2 centi -2 m -3 milli -3 "
+    "\\mu -6 micro -6 n -9 nano -9 p -12 pico -12"
+)
+_PREFIXES = {"": 0} | {
+    name: int(power) for name, power in re.findall(r"(\S+) (-?\d+)", _PREFIX_TABLE)
+}
+_PREFIXED = re.compile(
+    r"(\\mu|[kMGThcmnp]?)\s*(Pa|[JWVANFTH]|Hz|mol|eV|Wh|cal|bar|B|\\Omega|bits?|bytes?|[bB]ps|[bBr]pm|rps)"
+    r"|((?:kilo|mega|giga|tera|hecto|centi|milli|micro|nano|pico)?)"
+    r"(joule|watt|volt|amp|ampere|newton|pascal|hertz|mole|ohm|calorie|byte|bit|electronvolt)s?"
+)
+"""Units that are not converted into each other, but into their own multiples."""
+
+
+def prefix_factor(gold: str, answer: str) -> Fraction | None:
+    """The gold's unit in the answer's, where they differ by prefixes only; 0 for
+    two signs of other units (`kW`, `kWh`); else None."""
+    sides = [re.findall(r"\\?[A-Za-z]+|/|\^\s*\{?\s*-?\d", unit) for unit in (gold, answer)]
+    if len(sides[0]) != len(sides[1]):
+        return None
+    power = 0
+    for place, (one, other) in enumerate(zip(*sides, strict=True)):
+        if one == other:
+            continue
+        found = _PREFIXED.fullmatch(one), _PREFIXED.fullmatch(other)
+        if not found[0] or not found[1] or _powered(sides[0], place):
+            return None
+        (prefix, base), (second, same) = (
+            [part for part in m.groups() if part is not None] for m in found if m
+        )
+        if base != same:
+            return Fraction(0) if found[0].group(2) and found[1].group(2) else None
+        step = _PREFIXES[prefix] - _PREFIXES[second]
+        power += -step if "/" in sides[0][:place] else step
+    return Fraction(10) ** power
+
+
+def _powered(tokens: list[str], place: int) -> bool:
+    """Whether a power stands behind a unit: the square of a prefix is not computed here."""
+    return tokens[place + 1 : place + 2] != [] and tokens[place + 1].startswith("^")
+
+
 def known_units(unit: str) -> set[str]:
     """The units of measure among the words behind a number (`kg` of `kg of cereal`)."""
     found = re.findall(r"[A-Za-z]+", _spelled(unit))

@@ -80,7 +80,21 @@ def plain(text: str) -> str:
     return _arguments(text) if "frac" in text or "sqrt" in text else text
 
 
+def _chosen(match: re.Match[str]) -> str:
+    """`C_{10}^{3}`, `_{10}C_3` and `^{10}C_3` as a binomial; with letters they may be names."""
+    whole, part = (int(n) for n in match.groups() if n)
+    return f"\\binom{{{whole}}}{{{part}}}" if whole > 2 and whole >= part else match.group()
+
+
+_NUMBER = r"\{?\s*(\d{1,4})\s*\}?"
+_CHOSEN = re.compile(
+    rf"(?<![A-Za-z\d}}])C\s*_\s*{_NUMBER}\s*\^\s*{_NUMBER}"
+    rf"|(?:\{{\s*\}}\s*|(?<![\w}}]))[_^]\s*{_NUMBER}\s*C\s*_\s*{_NUMBER}"
+)
+
+
 def _functions(text: str) -> str:
+    text = _CHOSEN.sub(_chosen, text) if "C" in text else text
     text = _PLAIN_PI.sub(r"\\pi ", text)
     text = _PLAIN_FUNCTION.sub(r"\\\1 ", text)
     if "sqrt" in text or "cbrt" in text:

@@ -141,11 +141,16 @@ def decide(gold: str, answer: str, same: Equal) -> bool | None:
     for one, other in zip(left[1], right[1], strict=True):
         if compact(one) == compact(other):
             continue
-        equal = same(one, other) if one and other and _whole(one) and _whole(other) else None
+        comparable = one and other and not _SETS_PRODUCT.search(one + " " + other)
+        equal = same(one, other) if comparable and _whole(one) and _whole(other) else None
         if equal is False:
             return False
         unknown = unknown or equal is None
     return None if unknown else True
+
+
+_SETS_PRODUCT = re.compile(r"[A-Z]\s*\\times\s*[A-Z]")
+"""`A \\times B` is no `B \\times A`."""
 
 
 def _whole(text: str) -> bool:

@@ -14,7 +14,7 @@ _PASSED_OVER = re.compile(
     r"parallel|cong|sim|equiv|[lcv]?dots|cap|cup|setminus|quad|circ|not|substack|underbrace|overbrace)(?![a-zA-Z])"
     r"|\\to(?![a-zA-Z])(?![^{}]*\})|\.\.\.|[?;\"`@#&~]|(?<![A-Za-z\\])(?:or|and|not|if|is|to|of)(?![A-Za-z])|[^\x00-\x7f]"
     r"|!!|\\(?:partial|nabla|underline|langle)(?![a-zA-Z])|(?<![_^]\d)(?<=\d)\s+(?=\d)|(?<![\d.])0\s*\^\s*\{?\s*0\s*\}?(?![\d.])"
-    r"|(?<![A-Za-z\\{_])[A-Za-z]{6,}"
+    r"|(?<![A-Za-z\\{_])[A-Za-z]{6,}|(?<![\w.])0[bBoOxX][\dA-Fa-f]"
 )
 """Words and signs that change a meaning and leave no trace in the parse."""
 _VECTOR = re.compile(r"\\(?:vec|overrightarrow|mathbf|hat|boldsymbol)(?![a-z])")
@@ -36,12 +36,28 @@ def explicit(text: str) -> str | None:
     if _PASSED_OVER.search(text) or _UNFINISHED.search(text):
         return None
     text = _OF_A_FUNCTION.sub(_of_a_function, text)
+    text = _COMMON.sub(_common, _DERIVATIVE.sub(r"{\1_{d\2}}", text))
+    if _COMMON_OF_LETTERS.search(text):
+        return None
     if not re.search(r"[A-Z']|\\(?:overline|bar|hat|d?dot|vec|tilde|wide|overright|math)", text):
         return text
     text = _LINED.sub(lambda m: _lined(m.group(1), m.group(2) or m.group(3)), text)
     text = _SUBSCRIPT.sub(lambda m: "_{" + _lower(m.group(1) or m.group(2)) + "}", text)
     text = _PRIMED.sub(_primed, text)
     return None if "'" in text else _CAPITAL.sub(_capital, text)
+
+
+_DERIVATIVE = re.compile(r"\\frac\s*\{\s*d\s*([A-Za-z])\s*\}\s*\{\s*d\s*([A-Za-z])\s*\}")
+"""`dy/dx` is a name of its own: the grammar takes the derivative of the letter y, which is 0."""
+_COMMON = re.compile(r"\\(gcd|lcm)\s*\(\s*([A-Za-z])\s*,\s*([A-Za-z])\s*\)")
+_COMMON_OF_LETTERS = re.compile(r"\\(?:gcd|lcm)(?![a-z])(?!\s*\(\s*\d+(?:\s*,\s*\d+)*\s*\))")
+"""Of letters sympy takes the divisor of polynomials: 1 for `\\gcd(a, b)`."""
+
+
+def _common(match: re.Match[str]) -> str:
+    """`\\gcd(a, b)` and `\\gcd(b, a)` as one symbol."""
+    name = {"gcd": "divisor", "lcm": "multiple"}[match.group(1)]
+    return f"{{c_{{{name}{''.join(sorted(match.groups()[1:]))}}}}}"
 
 
 _OF_A_FUNCTION = re.compile(

@@ -41,6 +41,7 @@ _CHARACTERS = {
     "′": "'",
     "’": "'",
     "ℝ": r"\mathbb{R}",
+    "‰": r"\text{ permille}",
     "½": r"\frac{1}{2}",
     "¼": r"\frac{1}{4}",
     "¾": r"\frac{3}{4}",
@@ -73,7 +74,8 @@ _REWRITES: list[tuple[re.Pattern[str], str]] = [
             r"diag(\1)",
         ),
         (r"\\(?:left|right|m?right|[bB]ig{1,2}[lrm]?)(?![a-zA-Z])\s*\.?", ""),
-        (r"\\(?:displaystyle|textstyle|limits|nolimits|bm|boldsymbol|phantom)(?![a-zA-Z])", ""),
+        (r"\\(?:displaystyle|textstyle|limits|nolimits|bm|boldsymbol)(?![a-zA-Z])", ""),
+        (r"\\[hv]?phantom\s*\{[^{}]*\}", ""),  # nobody sees it
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
         (r"\{([^{}]*?)\\choose(?![a-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
@@ -141,6 +143,8 @@ _ALL_REALS = re.compile(
 )
 _MIXED = re.compile(r"(?<![\d.)}\w])(\d+) +(\d+)\s*/\s*(\d+)(?![\d.])")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\s*\\(?:overline|bar|dot)\s*\{?\s*(\d+)\s*\}?")
+_REPEATED = re.compile(r"(\d\.\d{0,20}?)(\d{1,6}?)\2{2,8}\s*(?:\\[lc]?dots(?![a-z])|\.\.\.|…)\s*$")
+"""`0.333\\ldots`: what stands there three times repeats."""
 _THOUSANDS = re.compile(r"(?<![\d.,_^])(?<![_^]\{)\d{1,3}(?:,\d{3})+(?![\d,])")
 _BRACKET_OR_GROUP = re.compile(r"\\?[()\[\]{}]|" + _THOUSANDS.pattern)
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.,_])\d{1,3}(?: \d{3})+(?!\d)")
@@ -182,6 +186,7 @@ def tidy(text: str) -> str:
     text = _PERCENT.sub("%", text)
     text = _SPACED_THOUSANDS.sub(lambda m: m.group().replace(" ", ""), text)
     text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text)
+    text = _REPEATED.sub(r"\1\\overline{\2}", text)
     text = _MIXED.sub(r"\1 \\frac{\2}{\3}", text)
     text = _REPEATING.sub(_as_fraction, text)
     text = _SCALED.sub(_power_of_ten, text)
@@ -201,7 +206,7 @@ _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eig
 _BASE_WORD = re.compile(
     r"_\s*\{?\s*\\(?:text|mathrm)\s*\{\s*(" + "|".join(_BASES) + r")\s*\}\s*\}?"
 )
-_TWO_PRODUCTS = re.compile(r"\\(?:vec|overrightarrow|mathbf|hat)|[A-Z]\s*\\times\s*[A-Z]")
+_TWO_PRODUCTS = re.compile(r"\\(?:nabla|vec|overrightarrow|mathbf|hat)|[A-Z]\s*\\times\s*[A-Z]")
 """Vectors have two products, and sets one that is no multiplication."""
 _DIAGONAL = re.compile(r"(?:\\text\{\s*diag\s*\}|(?<![A-Za-z])diag)\s*\(([^()]*)\)")
 

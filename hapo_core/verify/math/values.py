@@ -12,6 +12,7 @@ from hapo_core.verify.math.quantity import (
     Decimal,
     Quantity,
     known_units,
+    prefix_factor,
     read_clock,
     read_decimal,
     read_quantity,
@@ -74,6 +75,11 @@ def equal_values(gold: str, answer: str) -> Outcome:
         return _percent(g, a)
     if g.unit and a.unit and compact(g.unit) != compact(a.unit):
         left, right = unit_factor(g.unit), unit_factor(a.unit)
+        scale = None if left and right else prefix_factor(g.unit, a.unit)
+        if scale == 0:
+            return False, "units"
+        if scale is not None:
+            return _equal_scaled(g.core, a.core, scale, Fraction(1))[0], "units"
         if not (left and right) and known_units(g.unit) != known_units(a.unit):
             return None, "units"
         if left and right:

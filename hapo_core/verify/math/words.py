@@ -14,7 +14,12 @@ _NO_SOLUTION = re.compile(
     r"(?:solution|root|value|answer|number)(?: exists?)?|none|empty set"
     r"|(?:does|do) not exist|no such \w+ exists?)"
 )
-_OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
+_DENIED_BY = {
+    **dict.fromkeys(("yes", "true"), frozenset({"no", "not", "false", "untrue", "never", "isn't"})),
+    **dict.fromkeys(("no", "false"), frozenset({"yes"})),
+}
+"""Words behind a yes that take it back, and behind a no."""
+_TAKEN_BACK = {"or", "but", "neither", "nor", "wait", "doubt", "unless", "otherwise", "maybe", "if"}
 _PROSE_WORDS = 4
 """A gold of so many words is a sentence; a rule cannot tell whether another one means the same."""
 _GRAMMAR_WORDS = (
@@ -39,10 +44,16 @@ def plain(text: str) -> str:
     text = re.sub(
         r"(?<![A-Za-z])A +(?=[a-z]{2})(?![a-z]*[^\Wsu]s\b)", " ", text
     )  # `A wins`: a name
-    text = re.sub(r"[A-Za-z]{2,}", lambda m: m.group().lower(), text)  # A and a are two points
+    text = re.sub(r"[A-Za-z]{2,}", _lower, text)  # A and a are two points, and so are ABC and abc
     text = re.sub(r"[{}$.,;:!?\"()\[\]]|\\(?![a-zA-Z])", " ", text)
     text = re.sub(r"\b(solution|root|value)s\b", r"\1", text)
     return " ".join(w for w in text.split() if w not in ("the", "a", "an"))
+
+
+def _lower(match: re.Match[str]) -> str:
+    word = match.group()
+    points = re.fullmatch(r"[A-H]{2,5}", word) and len(set(word)) == len(word)
+    return word if points else word.lower()
 
 
 def words_of(text: str) -> list[str]:
@@ -110,6 +121,8 @@ def decide(gold: str, answer: str) -> tuple[Verdict, str] | None:
         return Verdict.CORRECT, "empty-set"
     if any(none) and (left == "\\emptyset" or right == "\\emptyset"):
         return Verdict.CORRECT, "empty-set"
+    if left in _DENIED_BY and left != right and re.search(r"[a-z]{2}", right):
+        return (Verdict.CORRECT if _affirms(left, right) else Verdict.WRONG), "yes-or-no"
     if not is_wordy(gold):
         return None
     joined = [{"and", "or"} & set(side.split()) for side in (left, right)]
@@ -117,18 +130,25 @@ def decide(gold: str, answer: str) -> tuple[Verdict, str] | None:
         return Verdict.WRONG, "words"
     if left == right or _names(gold) == _names(answer):
         return Verdict.CORRECT, "words"
-    if left in _OPPOSITE and re.search(r"\d", right):
-        return Verdict.WRONG, "yes-or-no"
-    if left in _OPPOSITE and {_OPPOSITE[left], "or", "not", "neither", "but"} & set(right.split()):
-        return Verdict.WRONG, "yes-or-no"
-    if left in _OPPOSITE:
-        first = (right.split() or [""])[0]
-        return (Verdict.CORRECT if first == left else Verdict.WRONG), "yes-or-no"
     if is_prose(gold):
         return Verdict.BAD_GOLD, "the gold is prose"
     if "\\text" in gold + answer or len(words_of(gold)[0]) >= 4:
         return Verdict.WRONG, "words"
     return None  # `abc` may be a product
+
+
+def answers_yes_or_no(gold: str) -> bool:
+    return plain(gold) in _DENIED_BY
+
+
+def _affirms(gold: str, answer: str) -> bool:
+    """Whether an answer begins with the gold's yes or no, and does not take it back."""
+    first, *rest = re.findall(r"[^\W_]+(?:['’][a-z]+)?", answer)
+    said = set(rest)
+    if first != gold or said & (_DENIED_BY[gold] | _TAKEN_BACK) or re.search(r"\d", answer):
+        return False
+    denied = said & _DENIED_BY["yes"]
+    return bool(denied) or "true" not in said or gold in ("yes", "true")
 
 
 def bound(text: str) -> str:

@@ -32,7 +32,8 @@ def gold_faults(
     """Why each gold is no reference answer for its reward, or None.
 
     A gold must be `correct` against itself, and readable: against an answer that is nobody's the
-    verdict must be one about the answer, not `bad_gold`.
+    verdict must be one about the answer, not `bad_gold`. A reward of somebody's own
+    (`module:function`) may find that answer `unparsed`, as text that is no number.
     """
     faults: list[str | None] = []
     asked = list(zip(golds, rewards or [pool.settings.kind] * len(golds), strict=True))
@@ -49,7 +50,8 @@ def gold_faults(
             faults.append(None)
             continue
         found, probe = next(itself), next(probed)
-        if probe.verdict not in (Verdict.WRONG, Verdict.CORRECT):
+        about = (Verdict.WRONG, Verdict.CORRECT, *((Verdict.UNPARSED,) if ":" in kind else ()))
+        if probe.verdict not in about:
             faults.append(f"verdict {probe.verdict.value}")
         elif found.verdict is not Verdict.CORRECT:
             faults.append(f"not itself: verdict {found.verdict.value}")

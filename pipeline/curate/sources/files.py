@@ -74,7 +74,8 @@ def data_files(path: Path) -> list[Path]:
         raise DataError(
             "there is no such file or folder",
             where=str(path),
-            remedy="mend `path` in params.yaml (relative paths start at the project's folder)",
+            remedy="mend the path; in params.yaml it starts at the project's folder, on the command"
+            " line where you are",
         )
     if path.is_file():
         if not path.name.lower().endswith(SUFFIXES):

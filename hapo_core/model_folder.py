@@ -1,0 +1,56 @@
+"""Is a folder a whole model: asked before anything is loaded, torch included."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from hapo_core.errors import DataError
+
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+
+def check_model_folder(path: Path) -> None:
+    """Check that a folder holds a whole safetensors model before any of it is loaded.
+
+    Raises:
+        DataError: naming the missing file.
+    """
+    remedy, topic = "point to a complete Hugging Face folder", "policy:folder"
+    if not (path / "config.json").is_file():
+        raise DataError(
+            "not a model folder: config.json is missing",
+            where=str(path),
+            remedy=remedy,
+            topic=topic,
+        )
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (json.JSONDecodeError, KeyError, AttributeError) as error:
+            raise DataError(
+                f"the shard index is unreadable: {error}",
+                where=str(index),
+                remedy=remedy,
+                topic=topic,
+            ) from error
+    else:
+        shards = ["model.safetensors"]
+    for shard in shards:
+        if not (path / shard).is_file():
+            pickled = sorted(p.name for s in _PICKLES for p in path.glob(f"*{s}"))
+            if pickled:
+                raise DataError(
+                    f"the weights are a pickle ({pickled[0]}): to load it would run whatever code "
+                    "it holds",
+                    where=str(path),
+                    remedy="have its author save it as safetensors, or convert it where a wrong "
+                    "one does no harm",
+                )
+            raise DataError(
+                f"weight file {shard} is missing ({len(shards)} expected)",
+                where=str(path),
+                remedy=remedy,
+                topic=topic,
+            )
