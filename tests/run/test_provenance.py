@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from tiny_segment import PARAMS, here, start
 
 from hapo_core.errors import HapoError
-from pipeline.artifacts import read_json
+from pipeline.artifacts import inputs_hash, read_json
 from pipeline.config import load_params
 from pipeline.dependencies.__main__ import main as renew_all
 from pipeline.dependencies.lock import renew
@@ -215,6 +215,20 @@ def test_a_lock_replaced_in_the_middle(code: Path) -> None:
     lock.write_text(lock.read_text() + " ")
     with pytest.raises(HapoError, match=r"deps/train.json was replaced"):
         taken.check()
+
+
+def test_a_variable_that_chooses_the_arithmetic(
+    code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded, and another one takes up no unfinished work: half a segment in TF32 is neither."""
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    without = begin("train@1", load_params())
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    taken = begin("train@1", load_params())
+    assert taken.lock["packages"]["NVIDIA_TF32_OVERRIDE"] == "1"
+    assert inputs_hash(taken.lock, []) != inputs_hash(without.lock, [])
+    with pytest.raises(HapoError, match=r"NVIDIA_TF32_OVERRIDE: \(none\) -> 1"):
+        without.check()
 
 
 def test_an_edit_of_nothing_that_counts(code: Path) -> None:

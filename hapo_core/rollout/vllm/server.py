@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hapo_core.errors import ConfigError, HapoError
+from hapo_core.heartbeat import beat
 from hapo_core.rollout.vllm.client import Client
 
 HOST = "127.0.0.1"
@@ -130,6 +131,7 @@ class ServerProcess:
                     remedy="read the log",
                     topic="engine:start",
                 )
+            beat()
             if client.answers(timeout=2.0):
                 return
             time.sleep(_LOOK_SECONDS)
