@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPO, TOY_PARAMS, Project, copy_code
+from conftest import REPO, TOY_PARAMS, Project, copy_code, long
 from ruamel.yaml import YAML
 from tiny_segment import PARAMS, here, start
 
@@ -74,15 +74,21 @@ def test_a_rate_edited_in_the_middle_is_never_served(project: Project) -> None:
 @pytest.mark.parametrize(
     ("do", "said"),
     [
-        (RATE, "update.learning_rate: 0.001 -> 0.01"),
-        ("echo 'MORE = 1' >> hapo_core/update.py", "hapo_core.update was edited"),
+        pytest.param(RATE, "update.learning_rate: 0.001 -> 0.01", marks=long),
+        pytest.param(
+            "echo 'MORE = 1' >> hapo_core/update.py", "hapo_core.update was edited", marks=long
+        ),
         (
             "git checkout -q -b other && sed -i s/hapo/grpo/ params.yaml && "
             "echo 'MORE = 1' >> hapo_core/loss.py && git -c user.name=t -c user.email=t@l commit "
             "-qam other",
             "hapo_core.loss was edited",
         ),
-        ("sed -i 's/prev: \"1\", rounds: 2/prev: base, rounds: 2/' params.yaml", "segments.2.prev"),
+        pytest.param(
+            "sed -i 's/prev: \"1\", rounds: 2/prev: base, rounds: 2/' params.yaml",
+            "segments.2.prev",
+            marks=long,
+        ),
     ],
 )
 def test_an_edit_between_two_segments(project: Project, do: str, said: str) -> None:
