@@ -328,6 +328,18 @@ def copy_code(root: Path) -> None:
         shutil.copy(REPO / ".dvc" / name, root / ".dvc" / name)
 
 
+READ_MODULES = """\
+from pipeline.config import load_params
+from pipeline.dependencies import kept
+from pipeline.dependencies.lock import READS, lock_of
+
+for kind in READS:
+    lock_of(kind, load_params())
+kept.save()
+"""
+"""Leaves `.hapo/modules.json` in a project: what a stage finds in the modules' texts."""
+
+
 @pytest.fixture(scope="session")
 def warmth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What makes a `Project` start its stages from a process that has imported already."""
@@ -352,6 +364,7 @@ def project_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         entry.write_text(f'from pipeline.toy_stage import main\n\n{real}main("{stage}")\n')
     (root / "params.yaml").write_text(TOY_PARAMS)
     compileall.compile_dir(root, quiet=1)  # once, not in every copy
+    subprocess.run([sys.executable, "-c", READ_MODULES], cwd=root, check=True)  # likewise
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "start"]):
         subprocess.run([*git, *words], cwd=root, check=True)

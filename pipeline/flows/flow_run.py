@@ -301,7 +301,10 @@ class FlowRun:
             await patch_artifact(known, changed)
 
     def markdown(self, key: str, text: str) -> None:
-        self.submit(MarkdownArtifact(key=_key(key), markdown=hide(text)).acreate())
+        text = hide(text)
+        first = text.lstrip("# ").partition("\n")[0]  # what its card on the run's page says
+        artifact = MarkdownArtifact(key=_key(key), markdown=text, description=first)
+        self.submit(artifact.acreate())
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T] | None:
         """Run a coroutine beside the engine, in the flow's context; a failure loses the link."""
