@@ -135,9 +135,8 @@ def main() -> None:
         bounds = "" if ci is None else f" [{100 * ci[0]:.1f}, {100 * ci[1]:.1f}]"
         spoke = part.alarm.dropna().astype(int).tolist()
         guarded = label.endswith("guarded")
-        alarm = (
-            f"{len(spoke)} of {len(part)}: {sorted(set(spoke))}" if spoke else f"0 of {len(part)}"
-        )
+        alarm = f"{len(spoke)} of {len(part)}" + (f": {sorted(set(spoke))}" if spoke else "")
+        used = "–" if part.injected.isna().all() else f"{part.injected.mean():.0f} %"
         print(
             f"| {label} | {len(part)} | {part.heldout.mean():.1f}{bounds} "
             f"| {part.short.mean():.1f} | {used} | {alarm if guarded else '–'} |"
