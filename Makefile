@@ -23,7 +23,7 @@ run: $(READY)
 	hapo run
 
 test: setup-dev lint
-	python -m pytest -n 2 --dist loadfile --ignore=tests/vllm_cpu # those: `make test-vllm`
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/vllm_cpu # those: `make test-vllm`
 
 fast: setup-dev
 	python -m pytest -n 2 --dist loadfile tests/config tests/artifacts tests/docs/test_imports.py tests/docs/test_documents.py \

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from hapo_core.errors import ConfigError
+from hapo_core.exchange import pack, unpack
+from hapo_core.heartbeat import waiting, watch_main_thread
 
 T = TypeVar("T")
 PATIENCE = "HAPO_COLLECTIVE_SECONDS"
@@ -33,9 +36,11 @@ STORE = "HAPO_STORE"
 for a server that would listen on all interfaces (pytorch/pytorch#173909)."""
 _WAIT = timedelta(hours=12)
 """For ranks that wait while the first one measures or its servers generate. They wait on gloo
-sockets: a process that ends, however it ends, closes its own and frees them at once. One that is
-stopped is found by the launcher of ranks (`pipeline.train.launch`)."""
+sockets: a process that ends, however it ends, closes its own and frees them at once. One that
+stands still ends itself (`hapo_core.heartbeat`), and one that is stopped is found by the launcher
+of ranks (`pipeline.train.launch`); so no wait lasts that long unless somebody works."""
 _waits: dist.ProcessGroup | None = None
+_finished = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,19 @@ class Ranks:
         return list(items[self.index :: self.count])
 
     def all_gather(self, mine: T) -> list[T]:
-        """What each rank has, by rank, on every rank. `mine` must be picklable."""
+        """What each rank has, by rank, on every rank, as `hapo_core.exchange` carries it."""
         if self.count == 1:
             return [mine]
-        found: list[T | None] = [None] * self.count
-        dist.all_gather_object(found, mine, group=_waits)
-        return found  # type: ignore[return-value]
+        own = torch.frombuffer(bytearray(pack(mine)), dtype=torch.uint8)
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.count)]
+        found: list[T] = []
+        with waiting():
+            dist.all_gather(lengths, torch.tensor([len(own)]), group=_waits)
+            for rank, length in enumerate(lengths):
+                sent = own if rank == self.index else torch.empty(int(length), dtype=torch.uint8)
+                dist.broadcast(sent, src=rank, group=_waits)
+                found.append(mine if rank == self.index else unpack(sent.numpy().tobytes()))
+        return found
 
     def broadcast(self, make: Callable[[], T]) -> T:
         """What `make` gives on rank 0, on every rank; the others do not call it."""
@@ -73,6 +85,7 @@ class Ranks:
     def close(self) -> None:
         """The end of the common work."""
         if self.count > 1:
+            _finished.set()
             dist.destroy_process_group()
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
@@ -115,7 +128,10 @@ def join(device: str) -> Ranks:
             backend, timeout=patience(), store=store, rank=rank, world_size=count
         )
     _waits = dist.new_group(backend="gloo", timeout=_WAIT)
-    return Ranks(dist.get_rank(), dist.get_world_size())
+    ranks = Ranks(dist.get_rank(), dist.get_world_size())
+    name = f"process {ranks.index} of {ranks.count}"
+    watch_main_thread(name, patience().total_seconds(), _finished)
+    return ranks
 
 
 def loopback() -> str:

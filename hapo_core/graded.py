@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hapo_core.exchange import exchanged
 from hapo_core.rollout.protocol import Rollout
 
 if TYPE_CHECKING:  # what samples and plans must not load, nor depend on, what grades
     from hapo_core.verify import Verification
 
 
+@exchanged
 @dataclass(frozen=True)
 class Graded:
     """One response and what was found of it.

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from hapo_core.exchange import exchanged
 from hapo_core.mismatch import Apart
 
 
+@exchanged
 class Kind(StrEnum):
     """How the parts of a metric become one number."""
 
@@ -27,6 +29,7 @@ class Kind(StrEnum):
     """Their sum over micro-batches and ranks, divided by optimizer steps; none without a step."""
 
 
+@exchanged
 @dataclass
 class _Noted:
     kind: Kind
@@ -41,6 +44,7 @@ class _Noted:
             self.weight += other.weight
 
 
+@exchanged
 @dataclass
 class Metrics:
     """Metrics of an update that is under way, on one rank.

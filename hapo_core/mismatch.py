@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hapo_core.errors import HapoError
+from hapo_core.exchange import exchanged
 
 LIMITS = {"float32": 1e-3, "bfloat16": 0.1}
 """Largest mean |delta log p| by the coarser dtype of the two, at temperature 1 and above.
@@ -29,6 +30,7 @@ _FAR = 0.5
 """Nats between the two averages, above which the trainer does not see the same text."""
 
 
+@exchanged
 @dataclass
 class Apart:
     """Sums over tokens that the policy drew: their number, |delta log p|, and both log-probs."""

@@ -8,6 +8,12 @@ from pathlib import Path
 from hapo_core.errors import DataError
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+_MERGE = (
+    "merge them into their model, in the folder where they were trained: python -c "
+    '"from peft import AutoPeftModelForCausalLM as M; from transformers import AutoTokenizer as T; '
+    "M.from_pretrained('{0}').merge_and_unload().save_pretrained('merged'); "
+    "T.from_pretrained('{0}').save_pretrained('merged')\""
+)
 
 
 def check_model_folder(path: Path) -> None:
@@ -17,6 +23,12 @@ def check_model_folder(path: Path) -> None:
         DataError: naming the missing file.
     """
     remedy, topic = "point to a complete Hugging Face folder", "policy:folder"
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        raise DataError(
+            "the folder holds adapters (LoRA) and no whole model",
+            where=str(path),
+            remedy=_MERGE.format(path),
+        )
     if not (path / "config.json").is_file():
         raise DataError(
             "not a model folder: config.json is missing",

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from hapo_core.distributed import ALONE, Ranks, clip_gradients, is_sharded
 from hapo_core.errors import ConfigError, HapoError
 from hapo_core.groups import PlannedGroup
+from hapo_core.heartbeat import beat
 from hapo_core.loss import batch_loss, negative_weighed, row_scales
 from hapo_core.metrics import Metrics, UpdateMetrics, together
 from hapo_core.mismatch import refuse_apart
@@ -126,10 +127,10 @@ class Updater:
         [response tokens] each, on the CPU, in the order of the rows. All ranks have them all."""
         mine = self.ranks.share(_by_length(rows, range(len(rows))))
         ready_to_train(self.model)
-        own = {i: logp.cpu() for i, logp in self._now(rows, mine, objective).items()}
+        own = {i: logp.cpu().numpy() for i, logp in self._now(rows, mine, objective).items()}
         self.model.eval()
         found = {i: logp for part in self.ranks.all_gather(own) for i, logp in part.items()}
-        return [found[i] for i in range(len(rows))]
+        return [torch.from_numpy(found[i]) for i in range(len(rows))]
 
     def gradient(
         self,
@@ -268,6 +269,7 @@ class Updater:
         if is_sharded(self.model):
             idle = max(self.ranks.all_gather(len(passes))) - len(passes)
         for part in passes:
+            beat()
             yield [indices[k] for k in part]
         for _ in range(idle):
             self._idle_pass()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from hapo_core.exchange import exchanged
 
+
+@exchanged
 class Verdict(StrEnum):
     """What is known about a response. TIMEOUT, BAD_GOLD and ERROR mean: unknown, not wrong."""
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 from pipeline.flows import server
 
@@ -70,8 +71,37 @@ compute: {threads: 1}
 """
 
 
+LONGEST = (
+    "train/test_end_to_end.py",
+    "run/test_run.py",
+    "compare/test_compare.py",
+    "run/test_dvc.py",
+    "run/test_locked_modules.py",
+    "flows/test_serve.py",
+    "train/test_ranks.py",
+    "run/test_provenance.py",
+    "flows/test_observe.py",
+    "train/test_cold_start.py",
+    "verify/test_verify_pool.py",
+    "start/test_wheel.py",
+    "run/test_clean.py",
+    "oracles/test_trl_trainer.py",
+    "flows/test_doors.py",
+    "core/test_method_golden.py",
+    "report/test_report.py",
+)
+"""Files that take longest. A worker of `make test` takes a file whole: these are handed out first,
+so that none of them begins when the other worker has nothing left."""
+
+
+def _turn(item: pytest.Item) -> int:
+    name = item.path.relative_to(REPO / "tests").as_posix()
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that are marked `long` skip outside of `make soak`, and say so."""
+    """The longest files first; what is marked `long` skips outside of `make soak`, and says so."""
+    items.sort(key=_turn)
     for item in items:
         if not SOAK and item.get_closest_marker("soak"):
             item.add_marker(pytest.mark.skip(reason="long: `make soak`"))
@@ -231,13 +261,19 @@ class Project:
         """Without any Prefect setting but those of `self.env`."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "HAPO"))}
         path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
+        if warm.SOCKET in self.env:
+            path = os.pathsep.join([str(warm.BIN), path])
         locks = {"HAPO_LOCKS": str(self.path / ".hapo" / "locks")}  # tests run beside one another
         return {**kept, **locks, "PATH": path, **self.env}
+
+    def python(self) -> str:
+        """The real one, or one that forks from a process which has imported (support/warm.py)."""
+        return str(warm.BIN / "python") if warm.SOCKET in self.env else sys.executable
 
     def call(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`python -m WORDS` in the project."""
         done = subprocess.run(
-            [sys.executable, "-m", *words],
+            [self.python(), "-m", *words],
             cwd=self.path,
             env=self.environment(),
             capture_output=True,
@@ -250,7 +286,7 @@ class Project:
     def start(self, *words: str) -> subprocess.Popen[str]:
         """`python -m WORDS` in the project, in the background."""
         return subprocess.Popen(
-            [sys.executable, "-m", *words],
+            [self.python(), "-m", *words],
             cwd=self.path,
             env=self.environment(),
             stdout=subprocess.PIPE,
@@ -292,6 +328,28 @@ def copy_code(root: Path) -> None:
         shutil.copy(REPO / ".dvc" / name, root / ".dvc" / name)
 
 
+READ_MODULES = """\
+from pipeline.config import load_params
+from pipeline.dependencies import kept
+from pipeline.dependencies.lock import READS, lock_of
+
+for kind in READS:
+    lock_of(kind, load_params())
+kept.save()
+"""
+"""Leaves `.hapo/modules.json` in a project: what a stage finds in the modules' texts."""
+
+
+@pytest.fixture(scope="session")
+def warmth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What makes a `Project` start its stages from a process that has imported already."""
+    forks, environment = warm.start(tmp_path_factory.mktemp("warm"))
+    yield environment
+    assert forks.stdin is not None
+    forks.stdin.close()
+    forks.wait(timeout=60)
+
+
 @pytest.fixture(scope="session")
 def project_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made once, copied for each test."""
@@ -306,6 +364,7 @@ def project_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         entry.write_text(f'from pipeline.toy_stage import main\n\n{real}main("{stage}")\n')
     (root / "params.yaml").write_text(TOY_PARAMS)
     compileall.compile_dir(root, quiet=1)  # once, not in every copy
+    subprocess.run([sys.executable, "-c", READ_MODULES], cwd=root, check=True)  # likewise
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "start"]):
         subprocess.run([*git, *words], cwd=root, check=True)

@@ -8,8 +8,10 @@ from enum import StrEnum
 from typing import Protocol
 
 from hapo_core.errors import ConfigError
+from hapo_core.exchange import exchanged
 
 
+@exchanged
 class Finish(StrEnum):
     """Why a response ended."""
 
@@ -51,6 +53,7 @@ class Sampling:
             raise ConfigError(f"sampling needs temperature >= 0 and 0 < top_p <= 1, got {self}")
 
 
+@exchanged
 @dataclass(frozen=True)
 class Rollout:
     """One response of the policy. `logprobs[t]` is log pi(token t) at the sampling temperature

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hapo_core.errors import HapoError
 from hapo_core.fit import token_rows
+from hapo_core.heartbeat import beat
 from hapo_core.modes import evaluating
 from hapo_core.rng import Purpose, uniforms
 from hapo_core.rollout.protocol import Finish, Prompt, Rollout, Sampling
@@ -112,6 +113,7 @@ class HFEngine:
         ]
         logits = steps.start([p.token_ids for p in prompts], sampling.n)
         for step in range(sampling.max_tokens):
+            beat()
             u = torch.from_numpy(np.array([row.draws[step] for row in rows]))
             tokens, logprobs = sample_tokens(
                 logits, u.to(logits.device), sampling.temperature, sampling.top_p

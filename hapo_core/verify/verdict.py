@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hapo_core.exchange import exchanged
 from hapo_core.verdicts import Verdict, reward_of
 from hapo_core.verifier_settings import REWARDS, VerifierSettings
 
 __all__ = ["REWARDS", "Job", "Verdict", "Verification", "VerifierSettings", "reward_of"]
 
 
+@exchanged
 @dataclass(frozen=True)
 class Verification:
     """One verdict with the answer it is about.

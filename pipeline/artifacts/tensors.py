@@ -7,9 +7,11 @@ safetensors too. DCP's own file format is not used: it holds pickles.
 
 from __future__ import annotations
 
+import errno
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,6 +19,13 @@ import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import (
+    DefaultSavePlanner,
+    create_default_global_save_plan,
+)
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.planner import SavePlan
+from torch.distributed.tensor import DTensor
 
 from hapo_core.distributed import ALONE, Ranks
 from hapo_core.errors import DataError
@@ -45,9 +54,43 @@ def write_shards(tensors: Mapping[str, torch.Tensor], folder: Path, ranks: Ranks
         if held and held + size > PART_BYTES * ranks.count:
             part, held = part + 1, 0
         part_of[name], held = part, held + size
-    writer = HuggingFaceStorageWriter(str(folder), part_of, save_distributed=True)
-    with _own_errors():
-        dcp.save(dict(tensors), storage_writer=writer, no_dist=ranks.count == 1)
+    # Of what every rank holds whole, the first writes all. DCP's own way to deal work over ranks
+    # sends pickles between them, so each saves as if it were alone, under names of its own.
+    own = {n: t for n, t in tensors.items() if ranks.first or isinstance(t, DTensor)}
+    writer = _PartWriter(folder, part_of, ranks.index + 1)
+    problem: tuple[int, str] | None = None
+    failed: OSError | None = None
+    try:
+        with _own_errors():
+            dcp.save(own, storage_writer=writer, planner=_PartPlanner(), no_dist=True)
+    except OSError as error:
+        failed, problem = error, (error.errno or errno.EIO, str(error))
+    problems = ranks.all_gather(problem)
+    if failed is not None:
+        raise failed
+    for rank, told in enumerate(problems):
+        if told is not None:
+            raise OSError(told[0], f"process {rank} could not write its part: {told[1]}")
+
+
+class _PartPlanner(DefaultSavePlanner):
+    """Plans for one rank's parts: nobody else's are there to make tensors whole."""
+
+    def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
+        self.global_plan, self.metadata = create_default_global_save_plan(all_plans)
+        return self.global_plan, self.metadata
+
+
+class _PartWriter(HuggingFaceStorageWriter):
+    """Writes one rank's parts, in files that carry its number and that of the tensors' part."""
+
+    def __init__(self, folder: Path, part_of: dict[str, int], shard: int) -> None:
+        super().__init__(str(folder), part_of, save_distributed=True)
+        self.shard = shard
+
+    def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
+        given = {"fqn_to_index_mapping": self.fqn_to_index_mapping, "shard_index": self.shard}
+        return [replace(plan, storage_data=given) for plan in plans]
 
 
 def stored_names(folder: Path) -> set[str]:

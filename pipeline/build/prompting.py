@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
 
 from hapo_core.errors import ConfigError
 
@@ -13,7 +14,11 @@ if TYPE_CHECKING:  # transformers takes two seconds to import
     from transformers import PreTrainedTokenizerBase
 
 _CLOCK = re.compile(r"\bstrftime_now\b")
-_CHANCE = re.compile(r"\|\s*random\b|\blipsum\s*\(")
+_CHANCE = re.compile(r"\|\s*random\b|\bfilter\s+random\b|['\"]random['\"]|\blipsum\b")
+"""A filter, also of a block (`filter random`) and by name (`map('random')`); and a function."""
+_ADDRESS = re.compile(r"\bat 0x[0-9a-f]+")
+"""How Python writes an object that has no text of its own: another one in each process."""
+_RENDERINGS = 24
 _PROBE = "A train leaves at 9:15 and needs 2 hours and 48 minutes. When does it arrive? " * 8
 
 
@@ -33,7 +38,13 @@ def at_date(tokenizer: PreTrainedTokenizerBase, date: str) -> dict[str, Any]:
     (YYYY-MM-DD); none where it has no clock."""
     if not reads_clock(tokenizer):
         return {}
-    clock: Callable[[str], str] = datetime.fromisoformat(date).strftime
+    day = datetime.fromisoformat(date).replace(tzinfo=UTC)
+    seconds = str(int(day.timestamp()))  # `%s` would be counted in the machine's own time zone
+
+    def clock(form: str) -> str:
+        form = re.sub("%[%s]", lambda found: seconds if found[0] == "%s" else found[0], form)
+        return day.replace(tzinfo=None).strftime(form)
+
     return {"strftime_now": clock}
 
 
@@ -52,6 +63,14 @@ def check_steady(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
             where=where,
             remedy="take that out of the template (chat_template.jinja, or tokenizer_config.json)",
         )
+    written = _renderings(tokenizer)
+    if len(written) > 1 or any(_ADDRESS.search(text) for text in written):
+        how = "an object's address in memory" if len(written) == 1 else "something else every time"
+        raise ConfigError(
+            f"the chat template writes {how}: no two runs would ask alike",
+            where=where,
+            remedy="take that out of the template (chat_template.jinja, or tokenizer_config.json)",
+        )
     if len({tuple(tokenizer(_PROBE).input_ids) for _ in range(3)}) > 1:
         raise ConfigError(
             "the tokenizer cuts the same text in different ways: no two runs would ask alike",
@@ -59,3 +78,21 @@ def check_steady(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
             remedy="switch sampling off: model.dropout in tokenizer.json (null), or "
             "enable_sampling in sp_model_kwargs of tokenizer_config.json",
         )
+
+
+def _renderings(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """What the template makes of one question, again and again; empty where it makes nothing of
+    it, which the caller finds out by itself."""
+    if not template_of(tokenizer):
+        return set()
+    asked, clock = [{"role": "user", "content": _PROBE}], at_date(tokenizer, "2025-01-01")
+    found = set()
+    for _ in range(_RENDERINGS):
+        try:
+            text = tokenizer.apply_chat_template(
+                asked, add_generation_prompt=True, tokenize=False, **clock
+            )
+        except (TemplateError, TypeError, ValueError):
+            return set()
+        found.add(str(text))
+    return found

@@ -9,6 +9,7 @@ from hapo_core.errors import ConfigError
 from pipeline.config.section import checked_name
 from pipeline.flows.health import API_URL, prepare_environment
 from pipeline.flows.names import deployment_name
+from pipeline.flows.server_home import forget_failure
 from pipeline.run.clock import time_zone
 from pipeline.run.supervisor import connect
 from pipeline.system.project import find_root
@@ -40,6 +41,9 @@ def serve(cron: str | None, interval: float | None, name: str | None) -> int:
         except ValueError as error:
             raise ConfigError(str(error), where="--name") from error
     os.chdir(root)
+    # A service is started by a person or with the machine, which is busy then: a server that was
+    # too slow last time is tried again.
+    forget_failure(root)
     api, ui = connect()
     os.environ[API_URL] = api
     os.environ.setdefault(POLL, _POLL_SECONDS)

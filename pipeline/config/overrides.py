@@ -29,7 +29,7 @@ WRITTEN = Path(".hapo/params.written")
 ALLOW_CODE = Path(".hapo/allow-code")
 """Where this file is, runs from the UI and by a schedule may name code in their overrides."""
 _CODE_KEYS = {"path", "traces_path", "environment", "arguments", "variables", "urls", "loggers"}
-_CODE_KEYS |= {"gguf_package"}
+_CODE_KEYS |= {"gguf_package", "hub", "revision"}
 
 
 def configure(

@@ -7,6 +7,8 @@ from pipeline.config import Params
 PLUMBING = {
     "hapo_core.errors": "the words of errors",
     "hapo_core.timing": "wall times",
+    "hapo_core.heartbeat": "ends a process that stands still",
+    "hapo_core.exchange": "carries values between processes, equal to the last bit",
     "pipeline.flows": "what a person sees in Prefect",
     "pipeline.show": "what a person sees; the report's own figures are counted for the report",
     "pipeline.run": "which stages are started, never what one computes",

@@ -6,6 +6,7 @@ edit that was made in the middle as what the result was made with.
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -47,7 +48,20 @@ RECORDED = (
     "peft",
     "reasoning-gym",
 )
-
+ARITHMETIC = (
+    "ATEN_CPU_CAPABILITY",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "MKL_DEBUG_CPU_TYPE",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NPY_DISABLE_CPU_FEATURES",
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)
+"""Environment variables that choose how sums are computed: other ones, other last bits or more."""
 
 Tell = Callable[[str], None]
 CODE = ("modules", "user_code", "files")
@@ -214,7 +228,8 @@ def _taken(stage: str, params: Params, inputs: tuple[Path, ...]) -> Lock:
             packages[name] = version(name)
         except PackageNotFoundError:
             continue
-    found["packages"] = packages | _engine(kind, params)
+    given = {name: value for name in ARITHMETIC if (value := os.environ.get(name)) is not None}
+    found["packages"] = packages | _engine(kind, params) | given
     found["inputs"] = {path.as_posix(): _identity(path) for path in inputs}
     return found
 

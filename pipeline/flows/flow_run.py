@@ -17,27 +17,21 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from prefect import Task, flow
+from prefect import Flow, State, Task, flow, get_run_logger
 from prefect.artifacts import MarkdownArtifact, TableArtifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun as PrefectFlowRun
-from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, SyncClientContext
-from prefect.events.clients import PrefectEventsClient
-from prefect.events.worker import EventsWorker
 from prefect.flow_engine import run_flow
-from prefect.flows import Flow
-from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Failed
 
 from hapo_core.errors import HapoError
 from pipeline.flows.flow import flow_of
 from pipeline.flows.health import ask, post
-from pipeline.flows.logs import drained, quiet_logging
+from pipeline.flows.logs import drained, prepare_senders
 from pipeline.flows.notify import alarm_event
 from pipeline.flows.observer import Observer, Once, warn
-from pipeline.flows.register import create_flow_run
+from pipeline.flows.records import create_flow_run, patch_artifact
 from pipeline.system.secrets import hide
 
 T = TypeVar("T")
@@ -116,8 +110,7 @@ class FlowRun:
 
     def start(self, seconds: float = _START_SECONDS) -> None:
         """Create the flow run; returns when it runs, or after `seconds` without it."""
-        quiet_logging()
-        EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=1)
+        prepare_senders(reconnections=1)
         threading.Thread(target=self._engine_thread, name="prefect", daemon=True).start()
         self._started.wait(seconds)
         if not self._started.is_set():
@@ -127,7 +120,7 @@ class FlowRun:
         """Use the flow run that this thread is in, instead of creating one."""
         context = FlowRunContext.get()
         assert context is not None and context.flow_run is not None
-        quiet_logging()
+        prepare_senders()
         self._run, self._adopted = cast(PrefectFlowRun, context.flow_run), True
         self._logger = get_run_logger()
         self._context = contextvars.copy_context()
@@ -200,10 +193,7 @@ class FlowRun:
         decorate = flow(name=kind, validate_parameters=False, persist_result=False, retries=0)
         stage: Flow[[], Any] = decorate(body)
         if self._run is None:
-            async with get_client() as client:
-                self._run = await create_flow_run(
-                    client, stage, self.name, self.tags, self._deployment
-                )
+            self._run = await create_flow_run(stage, self.name, self.tags, self._deployment)
         engine = run_flow(stage, flow_run=self._run, return_type="state")
         await cast(Coroutine[Any, Any, Any], engine)
 
@@ -308,14 +298,13 @@ class FlowRun:
                 self._grown[key] = (await artifact.acreate()).id
                 return
             changed = {"data": await artifact.aformat(), "description": artifact.description}
-            async with get_client() as client:
-                # not `update_artifact`: that also stores the whole table in an event, every time
-                await client.request(
-                    "PATCH", "/artifacts/{id}", path_params={"id": known}, json=changed
-                )
+            await patch_artifact(known, changed)
 
     def markdown(self, key: str, text: str) -> None:
-        self.submit(MarkdownArtifact(key=_key(key), markdown=hide(text)).acreate())
+        text = hide(text)
+        first = text.lstrip("# ").partition("\n")[0]  # what its card on the run's page says
+        artifact = MarkdownArtifact(key=_key(key), markdown=text, description=first)
+        self.submit(artifact.acreate())
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T] | None:
         """Run a coroutine beside the engine, in the flow's context; a failure loses the link."""

@@ -1,4 +1,4 @@
-"""Prefect's own logging in our processes: silent on the screen, without credentials on the server.
+"""What sends logs and task states: silent on the screen, without credentials on the server.
 
 Imported only where a server answers.
 """
@@ -10,6 +10,7 @@ import time
 import traceback
 from typing import Any
 
+from prefect.events.clients import PrefectEventsClient
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 
@@ -36,8 +37,15 @@ def drained(end: float) -> bool:
     return not left
 
 
-def quiet_logging() -> None:
-    """Our lines are printed by the observer; Prefect's copies go to the server only."""
+def prepare_senders(reconnections: int | None = None) -> None:
+    """Our lines are printed by the observer; Prefect's copies go to the server only.
+
+    Args:
+        reconnections: how often task states are sent again to a server that is gone; None leaves
+            that to a run which is Prefect's own.
+    """
+    if reconnections is not None:
+        EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=reconnections)
     logger = logging.getLogger("prefect")
     logger.propagate = False
     logger.addHandler(logging.NullHandler())

@@ -53,6 +53,7 @@ def find_model(name: str, revision: str | None) -> Model:
     Raises:
         DataError: there is no such folder, and the hub's cache and the hub have no such model.
     """
+    from hapo_core.lora import base_of
     from hapo_core.model_folder import check_model_folder
     from pipeline.models import fetch_model, policy_model
 
@@ -63,8 +64,13 @@ def find_model(name: str, revision: str | None) -> Model:
         if (folder / MANIFEST).is_file() and not (folder / "config.json").is_file():
             check_manifest(folder)
             folder = policy_model(folder)
-        check_model_folder(folder)
-        return Model(folder, {"path": name, "sha256": _hashes(folder)})
+        facts: dict[str, object] = {"path": name, "sha256": _hashes(folder)}
+        if (base := base_of(folder)) is not None:  # adapters, as `update.lora` leaves them
+            check_model_folder(base)
+            facts["adapters_of"] = {"path": str(base), "sha256": _hashes(base)}
+        else:
+            check_model_folder(folder)
+        return Model(folder, facts)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise DataError(
             "there is no such model folder",

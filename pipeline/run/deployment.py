@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
 from prefect.flows import EntrypointType
 from prefect.runner import Runner
 from prefect.schedules import Cron, Interval, Schedule
 
 from hapo_core.errors import ConfigError
 from pipeline.flows.names import project_tags
+from pipeline.flows.records import drop_schedules
 from pipeline.flows.server_home import is_server
 from pipeline.run.clock import time_zone
 from pipeline.run.flow import hapo
@@ -59,7 +59,7 @@ class Service:
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
         if not schedules:
-            asyncio.run(_drop_schedules(self.deployment))
+            asyncio.run(drop_schedules(self.deployment))
 
     def run(self) -> None:
         """Start one run after the other, until SIGTERM or Ctrl-C."""
@@ -82,10 +82,3 @@ def _schedules(cron: str | None, interval: float | None) -> list[Schedule]:
             raise ConfigError("an interval is more than 0 seconds", where="--interval")
         return [Interval(interval, slug="interval")]
     return []
-
-
-async def _drop_schedules(deployment: UUID) -> None:
-    """Those of an earlier `hapo serve` of this name."""
-    async with get_client() as client:
-        for schedule in await client.read_deployment_schedules(deployment):
-            await client.delete_deployment_schedule(deployment, schedule.id)

@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prefect import flow
-from prefect.states import Failed, State
+from prefect import State, flow
+from prefect.states import Failed
 
 from hapo_core.errors import HapoError
 from pipeline.config import profiles

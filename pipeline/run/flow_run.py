@@ -16,34 +16,16 @@ from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import httpx
-from prefect import Task
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterId,
-    FlowRunFilterParentFlowRunId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-    TaskRunFilter,
-    TaskRunFilterState,
-    TaskRunFilterStateType,
-)
-from prefect.client.schemas.objects import FlowRun as PrefectFlowRun
-from prefect.client.schemas.objects import State, StateType
-from prefect.states import Cancelled, Completed, Crashed, Failed
+from prefect import State
+from prefect.states import Cancelled, Completed, Failed
 
+from pipeline.flows import records
 from pipeline.flows.flow import HAPO
 from pipeline.flows.flow_run import FlowRun
 from pipeline.flows.names import deployment_name, project_tags
-from pipeline.run.late_runs import cancel_late
 from pipeline.run.shown_runs import is_shown, shown_run
 
 T = TypeVar("T")
-_OPEN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.SCHEDULED]
-_BEGUN = [StateType.RUNNING, StateType.CANCELLING]
-"""Of a top-level run that had a process: one that is scheduled or pending will get its own."""
-_BROKEN = [StateType.FAILED, StateType.CRASHED]
 _PAUSES = (1.0, 2.0, 4.0, 8.0)
 """Between the tries to show a cached stage, seconds."""
 _WAIT_SECONDS = 3.0
@@ -81,7 +63,7 @@ class RunFlow:
         self.joined.adopt()
         self._mark()
         if self.joined.run_id is not None:
-            self.joined.submit(self._tag(self.joined.run_id))
+            self.joined.submit(records.add_tags(self.joined.run_id, self.tags))
         return self.joined.run_id
 
     def _mark(self) -> None:
@@ -90,7 +72,10 @@ class RunFlow:
 
     def sweep(self) -> None:
         """Close what a killed run left open; call it while holding the project's lock."""
-        self._wait(self._close_stale())
+        own, root = self.joined.run_id, self._root
+        self._wait(
+            records.close_stale(self.tags, lambda r: r.id == own or is_shown(str(r.id), root))
+        )
 
     def log(self, message: str) -> None:
         """A line of DVC's for the run's log."""
@@ -111,7 +96,7 @@ class RunFlow:
             return None
         self._thin_out()
         if self._asked is None:
-            self._asked = self.joined.submit(self._read_state(self.joined.run_id))
+            self._asked = self.joined.submit(records.read_state(self.joined.run_id))
             return None
         if not self._asked.done():
             return None
@@ -128,18 +113,18 @@ class RunFlow:
         deployment = self.joined.deployment_id
         if deployment is not None and time.monotonic() - self._looked > _LATE_SECONDS:
             self._looked = time.monotonic()
-            self.joined.submit(cancel_late(deployment))
+            self.joined.submit(records.cancel_late(deployment))
 
     def finish(self, code: int, stopped: str | None) -> State[Any]:
         """Close the run and whatever a killed stage left open under it; the state it got."""
         run_id = self.joined.run_id
         if run_id is not None and self.joined.ready():
-            self._wait(self._close_children(run_id, stopped))
+            self._wait(records.close_children(run_id, lambda r: self._state_of(r.name, stopped)))
         final: State[Any] = Completed()
         if stopped is not None:
             final = Cancelled(message=stopped)
         elif code != 0:
-            why = self._wait(self._why(run_id)) if run_id is not None else None
+            why = self._wait(records.why_failed(run_id)) if run_id is not None else None
             final = Failed(message=why or f"dvc repro ended with status {code}")
         self.joined.finish(None, final)
         self._living.close()
@@ -157,92 +142,21 @@ class RunFlow:
             return None
         return None if failed else future.result()
 
-    # --- coroutines, run beside the engine ---
-
-    async def _tag(self, run_id: UUID) -> None:
-        """A deployment by prefect.yaml cannot know the project's tag."""
-        async with get_client() as client:
-            known = (await client.read_flow_run(run_id)).tags
-            await client.update_flow_run(run_id, tags={*known, *self.tags})
-
     async def _show_cached(self, stage: str) -> None:
+        run_id = self.joined.run_id
+        assert run_id is not None
         key = uuid4().hex  # the same at every try: a mark that arrived is not made twice
         for pause in _PAUSES:
             try:
-                await self._mark_cached(stage, key)
+                await records.mark_cached(run_id, stage, key)
                 return
             except httpx.HTTPError:  # a busy server: 503, or too slow
                 await asyncio.sleep(pause)
-        await self._mark_cached(stage, key)
+        await records.mark_cached(run_id, stage, key)
 
-    async def _mark_cached(self, stage: str, key: str) -> None:
-        async with get_client() as client:
-            await client.create_task_run(
-                Task(fn=_nothing, name=stage),
-                flow_run_id=self.joined.run_id,
-                dynamic_key=key,
-                name=stage,
-                state=Completed(name="Cached", message="DVC: unchanged"),
-            )
-
-    async def _read_state(self, run_id: UUID) -> State[Any] | None:
-        async with get_client() as client:
-            return (await client.read_flow_run(run_id)).state
-
-    async def _close_stale(self) -> None:
-        """Runs of this project that are still open and whose process is gone."""
-        async with get_client() as client:
-            runs = await client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(
-                    tags=FlowRunFilterTags(all_=self.tags),
-                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_BEGUN)),
-                )
-            )
-            for run in runs:
-                if run.id != self.joined.run_id and not is_shown(str(run.id), self._root):
-                    await self._close_children(run.id, None)
-                    crashed: State[Any] = Crashed(message="the `hapo run` process was killed")
-                    await client.set_flow_run_state(run.id, crashed, force=True)
-
-    async def _why(self, parent: UUID) -> str | None:
-        """The stage that failed, and what it said."""
-        async with get_client() as client:
-            runs = await client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(
-                    parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]),
-                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_BROKEN)),
-                )
-            )
-        said = [f"{r.name}: {r.state.message}" for r in runs if r.state and r.state.message]
-        return "\n".join(said) or None
-
-    async def _close_children(self, parent: UUID, stopped: str | None) -> None:
-        async with get_client() as client:
-            runs = await client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(
-                    parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]),
-                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN)),
-                )
-            )
-            for run in runs:
-                state = self._state_of(run, stopped)
-                tasks = await client.read_task_runs(
-                    flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
-                    task_run_filter=TaskRunFilter(
-                        state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_OPEN))
-                    ),
-                )
-                for task in tasks:
-                    await client.set_task_run_state(task.id, state, force=True)
-                await client.set_flow_run_state(run.id, state, force=True)
-
-    def _state_of(self, run: PrefectFlowRun, stopped: str | None) -> State[Any]:
-        if run.name in self._done:
+    def _state_of(self, name: str, stopped: str | None) -> State[Any]:
+        if name in self._done:
             return Completed(message="finished; the server did not hear of it")
         if stopped is not None:
             return Cancelled(message=stopped)
-        return Crashed(message="the stage's process was killed")
-
-
-def _nothing() -> None:
-    """A stage that did not run."""
+        return records.killed("the stage's process")

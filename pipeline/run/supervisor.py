@@ -210,6 +210,7 @@ class Supervisor:
         self.full: HapoError | None = None
         self._screen, self._hints = Screen(), Hints()
         self._stage: str | None = None
+        self._said = ""
 
     def show_on(self, flow: RunFlow | None, api: str | None) -> None:
         """From now on tell this flow run what happens."""
@@ -224,7 +225,9 @@ class Supervisor:
             if self.code != 0:
                 break
         if self.code == 0 and self.flow is not None and SUMMARY.is_file():
-            self.flow.joined.markdown("summary", result_markdown(read_json(SUMMARY)))
+            summary = read_json(SUMMARY)
+            self.flow.log(result_table(summary))
+            self.flow.joined.markdown("summary", result_markdown(summary))
         return self.code
 
     def tell(self, line: str) -> None:
@@ -257,8 +260,11 @@ class Supervisor:
 
     def _line(self, line: str) -> None:
         line = hide(line)
-        if not self._hints.is_one(line):
+        hint = self._hints.is_one(line)
+        if not hint:
             self._screen.show(line)
+        if self._stage is not None and line.startswith(f"{self._stage}  "):
+            self._said = line
         event = read_line(line)
         if event is not None:
             self._stage_over(ok=True)
@@ -269,10 +275,13 @@ class Supervisor:
         elif line.startswith("ERROR: "):
             self.full = self.full or _dvc_lacks_space(line, self._stage)
             self._stage_over(ok=False)
-        if self.flow is not None and is_dvc_line(line):
+        if self.flow is not None and is_dvc_line(line) and not hint:
             self.flow.log(line)
 
     def _stage_over(self, ok: bool) -> None:
+        if self.flow is not None and self._said:
+            self.flow.log(self._said)  # the stage's last word: what came out
+        self._said = ""
         if ok and self._stage is not None:
             keep_lockfile()
             if self.flow is not None:

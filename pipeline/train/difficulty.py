@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -75,12 +74,7 @@ def within_band(
         raise DataError(
             counts, where="train.difficulty", remedy="widen the band, or raise `samples`"
         )
-    return replace(
-        data,
-        prompts={i: p for i, p in data.prompts.items() if i in kept},
-        answers={i: a for i, a in data.answers.items() if i in kept},
-        traces={i: t for i, t in data.traces.items() if i in kept},
-    )
+    return data.only(kept)
 
 
 def _measure(

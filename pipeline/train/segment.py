@@ -180,20 +180,23 @@ class Segment:
         params, band = self.params, self.params.train.difficulty
         if band is None:
             return
-        self.data = self.ranks.broadcast(
-            lambda: within_band(
-                params,
-                band,
-                self.data,
-                self.engine,
-                self.pool,
-                self.out,
-                previous,
-                self.scratch.path,
-                self.observer,
-                self.made.unchanged,
+        kept = self.ranks.broadcast(
+            lambda: (
+                within_band(
+                    params,
+                    band,
+                    self.data,
+                    self.engine,
+                    self.pool,
+                    self.out,
+                    previous,
+                    self.scratch.path,
+                    self.observer,
+                    self.made.unchanged,
+                ).prompt_ids
             )
         )
+        self.data = self.data.only(set(kept))
 
     def _shown(self) -> ShownTraces | None:
         """The teacher that scores; its gain is measured once, before the first round of a run.

@@ -98,7 +98,13 @@ def start_of(
     device, dtype = prepare_compute(params.compute)
     data = load_trainset(DATA, params.set_aside)
     begun = params.rounds_before(name)
-    resumed = ranks.broadcast(lambda: newest_state(scratch, begun, tell))
+
+    def newest() -> str | None:
+        found = newest_state(scratch, begun, tell)
+        return None if found is None else str(found)
+
+    place = ranks.broadcast(newest)
+    resumed = None if place is None else Path(place)
     source = resumed or previous
     sharded = in_shards(source)
     model, tokenizer = load_policy(

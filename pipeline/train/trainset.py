@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -29,6 +29,15 @@ class TrainSet:
     opening: str = ""
     problems: dict[str, str] = field(default_factory=dict)
     """Their texts, as the prompts hold them."""
+
+    def only(self, kept: Collection[str]) -> TrainSet:
+        """The problems with these ids."""
+        return replace(
+            self,
+            prompts={i: p for i, p in self.prompts.items() if i in kept},
+            answers={i: a for i, a in self.answers.items() if i in kept},
+            traces={i: t for i, t in self.traces.items() if i in kept},
+        )
 
     @property
     def prompt_ids(self) -> list[str]:

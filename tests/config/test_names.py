@@ -89,6 +89,7 @@ def test_ordinary_names_and_the_base() -> None:
         "rollout.vllm={variables: {LD_PRELOAD: evil}}",
         "loggers.tensorboard={folder: ../x}",
         "base={kind: pretrained, gguf_package: evil, gguf_file: x.gguf}",
+        "base={kind: pretrained, hub: gpt2}",
         "compute.attention=someone/kernel",
         "curate.sources.chains.more=['mine:grade']",
     ],

@@ -23,7 +23,7 @@ from hapo_core.rollout.vllm import supervise
 from hapo_core.rollout.vllm.client import Client, ServerGone
 from hapo_core.rollout.vllm.engine import VLLMEngine, VLLMSettings
 from hapo_core.rollout.vllm.guard import StalePolicyError, check_level, check_motion
-from hapo_core.rollout.vllm.server import ServerSpec
+from hapo_core.rollout.vllm.server import ServerSpec, _open_log
 from hapo_core.rollout.vllm.weights import export_weights, remove_weights
 from hapo_core.verify import Verdict, VerifierPool, VerifierSettings
 from pipeline.grading.streaming import Verifying
@@ -108,6 +108,21 @@ def test_an_environment_that_is_not_there_is_named(tmp_path):
     spec = ServerSpec(tmp_path / "none", "cpu", "float32", 64, 8)
     with pytest.raises(ConfigError, match="virtual environment with vLLM"):
         VLLMEngine(model, tokenizer, VLLMSettings(spec), tmp_path)
+
+
+def test_the_log_of_a_server_is_for_this_user_and_no_link(tmp_path):
+    """Prompts may be in it; one of an earlier version was readable by all."""
+    log = tmp_path / "engine.log"
+    log.write_text("before\n")
+    log.chmod(0o644)
+    with os.fdopen(_open_log(log), "ab") as sink:
+        sink.write(b"more\n")
+    assert log.read_text() == "before\nmore\n" and log.stat().st_mode & 0o777 == 0o600
+    log.unlink()
+    log.symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError):
+        _open_log(log)
+    assert not (tmp_path / "precious").exists()
 
 
 def test_exported_weights_have_a_head_of_their_own(tmp_path):

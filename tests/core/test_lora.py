@@ -13,7 +13,7 @@ from tiny import made_groups, planned_round, tiny_policy
 from tiny_segment import params_of
 from transformers import AutoModelForCausalLM
 
-from hapo_core.errors import ConfigError
+from hapo_core.errors import ConfigError, DataError
 from hapo_core.lora import LoraSpec, add_adapters, has_adapters, merged_state
 from hapo_core.policy import load_policy, response_logprobs, save_policy
 from hapo_core.update import Updater, UpdateSpec
@@ -151,3 +151,23 @@ def test_segments_of_adapters_chain_and_resume(
         all_weights = configured(update={"learning_rate": 0.01})
         shutil.rmtree(policies / "2")
         train_segment(all_weights, "2", Observer("train@2"))
+
+
+def test_adapters_are_measured_by_their_folder_and_refused_as_a_start(tmp_path: Path) -> None:
+    """`hapo evaluate --model` loads them on their model; `hapo train --model` says how to merge."""
+    from hapo_core.model_folder import check_model_folder
+    from pipeline.measure.given import find_model
+
+    base, folder = tmp_path / "base", tmp_path / "adapters"
+    save_policy(*tiny_policy(), base)
+    model, tokenizer = load_policy(base)
+    add_adapters(model, LoraSpec(rank=2), seed=0)
+    save_policy(model, tokenizer, folder)
+    found = find_model(str(folder), None)
+    assert found.path == folder and "model.safetensors" in str(found.facts["adapters_of"])
+    with pytest.raises(DataError, match="holds adapters") as caught:
+        check_model_folder(folder)
+    assert "merge_and_unload" in str(caught.value)
+    (base / "model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"model\.safetensors is missing"):
+        find_model(str(folder), None)

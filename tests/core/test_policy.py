@@ -84,8 +84,17 @@ def test_no_model_no_config_no_weights(folder, tmp_path):
         load_policy(folder)
 
 
-def test_garbage_is_refused(folder):
-    (folder / "config.json").write_text("{not json")
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.json", "{not json"),
+        ("config.json", "[1]"),
+        ("generation_config.json", "[1]"),
+        ("tokenizer_config.json", "[1]"),
+    ],
+)
+def test_garbage_is_refused(folder, name, text):
+    (folder / name).write_text(text)
     with pytest.raises(DataError, match="cannot be loaded"):
         load_policy(folder)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -68,10 +69,46 @@ def test_the_date_is_told(tmp_path: Path) -> None:
         day_of("yesterday")
 
 
-@pytest.mark.parametrize("chance", ["{{ ['a', 'b'] | random }}", "{{ lipsum(1) }}"])
+@pytest.mark.parametrize(
+    "chance",
+    [
+        "{{ ['a', 'b'] | random }}",
+        "{{ lipsum(1) }}",
+        "{{ [['a', 'b']] | map('random') | first }}",
+        "{% filter random %}ab{% endfilter %}",
+        "{% set l = lipsum %}{{ l(n=1) }}",
+    ],
+)
 def test_a_template_that_draws(chance: str) -> None:
     with pytest.raises(ConfigError, match="draws by chance"):
         PromptMaker(byte_tokenizer(chance))
+
+
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        ("{{ raise_exception }}", "address in memory"),
+        ("{{ joiner() }}", "writes"),
+        ("{{ messages[0].items }}", "writes"),
+        ("{{ strftime_now }}", "writes"),
+        ("{{ [['a', 'b']] | map('ran' ~ 'dom') | first }}", "something else every time"),
+    ],
+)
+def test_a_template_that_writes_what_another_process_would_not(said: str, what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        PromptMaker(byte_tokenizer(said))
+
+
+def test_the_time_zone_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = set()
+    for zone in ("UTC", "Asia/Tokyo", "America/Lima"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        tokenizer = byte_tokenizer("{{ strftime_now('%s %%s %d %Z') }}")
+        found.add(tokenizer.decode(PromptMaker(tokenizer).prompts(["1"])[0]))
+    monkeypatch.delenv("TZ")
+    time.tzset()
+    assert len(found) == 1 and "1735689600 %s 01" in found.pop()
 
 
 def test_a_tokenizer_that_draws() -> None:

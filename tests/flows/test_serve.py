@@ -21,8 +21,8 @@ from hapo_core.errors import ConfigError, HapoError
 from pipeline.config import load_params
 from pipeline.config.overrides import configure, with_overrides
 from pipeline.flows.names import deployment_name
+from pipeline.flows.records import LATE_REASON
 from pipeline.run.clock import time_zone
-from pipeline.run.late_runs import REASON
 from pipeline.run.request import Request
 from pipeline.run.shown_runs import is_shown, shown_run
 from pipeline.system.locks import Patience, WaitStopped, device_locks, devices_of
@@ -316,7 +316,7 @@ def test_schedule_form_and_cancel(served: Served) -> None:
 
 
 def test_one_late_run_waits_and_manual_ones_stay(served: Served) -> None:
-    """A run longer than the interval: of the scheduled runs behind it one stays, by REASON."""
+    """A run longer than the interval: of the scheduled runs behind it one stays, by LATE_REASON."""
     served.project.edit('{prev: "1", rounds: 2}', '{prev: "1", rounds: 3}')
     log = served.project.path / "ran.log"
     eventually(lambda: log.exists() and "train@2" in log.read_text())
@@ -328,7 +328,7 @@ def test_one_late_run_waits_and_manual_ones_stay(served: Served) -> None:
         return [r["id"] for r in waiting if r["auto_scheduled"] and r["expected_start_time"] < now]
 
     eventually(lambda: len(served.runs("CANCELLED")) >= 3)
-    assert {run["state"]["message"] for run in served.runs("CANCELLED")} == {REASON}
+    assert {run["state"]["message"] for run in served.runs("CANCELLED")} == {LATE_REASON}
     assert all(run["auto_scheduled"] for run in served.runs("CANCELLED"))
     kept = late()[0]
     eventually(lambda: late() == [kept])  # between two looks there may be a second one

@@ -51,7 +51,7 @@ def test_no_python_is_told(tmp_path: Path) -> None:
         ("hapo_core.verify.math.equations", {"curate", "train", "evaluate"}),
         ("pipeline.curate.sources.cells", {"curate"}),
         ("pipeline.curate.columns", set()),  # a guess for commands
-        ("pipeline.flows.register", set()),
+        ("pipeline.flows.records", set()),
     ],
 )
 def test_which_stages_count_a_module(module: str, kinds: set[str]) -> None:

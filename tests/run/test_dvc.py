@@ -62,7 +62,7 @@ def test_more_rounds_in_the_last_segment(finished_project: Project) -> None:
     ("old", "new", "expected"),
     [
         ("{k: 4, max", "{k: 8, max", {"evaluate@base", "evaluate@final", "report"}),
-        ("profile: toy", "profile: mine", {"report"}),
+        pytest.param("profile: toy", "profile: mine", {"report"}, marks=long),
         ("gamma: 0.3", "gamma: 0.2", {"train@1", "train@2", "report"}),
     ],
 )
@@ -81,7 +81,7 @@ def test_a_parameter_reruns_its_readers(
         ("pipeline/report/words.py", ["report"]),
         ("hapo_core/methods/hapo.py", ["train@1", "train@2", "report"]),
         ("pipeline/flows/observer.py", []),
-        ("pipeline/config/loggers.py", []),
+        pytest.param("pipeline/config/loggers.py", [], marks=long),
     ],
 )
 def test_code_reruns_its_stages(finished_project: Project, name: str, expected: list[str]) -> None:
@@ -269,6 +269,7 @@ def test_user_code_and_sources_are_watched(finished_project: Project, tmp_path: 
     changed(project, "curate")
 
 
+@long  # test_provenance.py has the same, and what may be served afterwards
 def test_an_edit_in_the_middle_is_refused(project: Project) -> None:
     project.env["TOY_SECONDS"] = "20"
     run = project.start("dvc", "repro", "train@1")

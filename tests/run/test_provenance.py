@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPO, TOY_PARAMS, Project, copy_code
+from conftest import REPO, TOY_PARAMS, Project, copy_code, long
 from ruamel.yaml import YAML
 from tiny_segment import PARAMS, here, start
 
 from hapo_core.errors import HapoError
-from pipeline.artifacts import read_json
+from pipeline.artifacts import inputs_hash, read_json
 from pipeline.config import load_params
 from pipeline.dependencies.__main__ import main as renew_all
 from pipeline.dependencies.lock import renew
@@ -74,15 +74,21 @@ def test_a_rate_edited_in_the_middle_is_never_served(project: Project) -> None:
 @pytest.mark.parametrize(
     ("do", "said"),
     [
-        (RATE, "update.learning_rate: 0.001 -> 0.01"),
-        ("echo 'MORE = 1' >> hapo_core/update.py", "hapo_core.update was edited"),
+        pytest.param(RATE, "update.learning_rate: 0.001 -> 0.01", marks=long),
+        pytest.param(
+            "echo 'MORE = 1' >> hapo_core/update.py", "hapo_core.update was edited", marks=long
+        ),
         (
             "git checkout -q -b other && sed -i s/hapo/grpo/ params.yaml && "
             "echo 'MORE = 1' >> hapo_core/loss.py && git -c user.name=t -c user.email=t@l commit "
             "-qam other",
             "hapo_core.loss was edited",
         ),
-        ("sed -i 's/prev: \"1\", rounds: 2/prev: base, rounds: 2/' params.yaml", "segments.2.prev"),
+        pytest.param(
+            "sed -i 's/prev: \"1\", rounds: 2/prev: base, rounds: 2/' params.yaml",
+            "segments.2.prev",
+            marks=long,
+        ),
     ],
 )
 def test_an_edit_between_two_segments(project: Project, do: str, said: str) -> None:
@@ -209,6 +215,20 @@ def test_a_lock_replaced_in_the_middle(code: Path) -> None:
     lock.write_text(lock.read_text() + " ")
     with pytest.raises(HapoError, match=r"deps/train.json was replaced"):
         taken.check()
+
+
+def test_a_variable_that_chooses_the_arithmetic(
+    code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded, and another one takes up no unfinished work: half a segment in TF32 is neither."""
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    without = begin("train@1", load_params())
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    taken = begin("train@1", load_params())
+    assert taken.lock["packages"]["NVIDIA_TF32_OVERRIDE"] == "1"
+    assert inputs_hash(taken.lock, []) != inputs_hash(without.lock, [])
+    with pytest.raises(HapoError, match=r"NVIDIA_TF32_OVERRIDE: \(none\) -> 1"):
+        without.check()
 
 
 def test_an_edit_of_nothing_that_counts(code: Path) -> None:

@@ -157,6 +157,8 @@ def test_stages_are_nested_and_cached_ones_shown(
     logged = prefect_server.logs(top)
     assert logged.count("Running stage 'train@2':") == 1
     assert not any("round 1/3" in line for line in logged)  # that is in the stage's own log
+    assert sum(line.startswith("train@2  round 3/3") for line in logged) == 1  # its last word
+    assert not any("lock file" in line or line.startswith("> python") for line in logged)
     assert done.stdout.count("train@2  round 3/3") == 1
 
 
@@ -169,6 +171,7 @@ def test_failed_stage(shown_project: Project, prefect_server: PrefectServer) -> 
     top = run_id(done.stdout)
     (shown,) = prefect_server.flow_runs(id={"any_": [top]})
     assert shown["state_name"] == "Failed"
+    assert shown["state"]["message"].startswith("evaluate@final: this stage was told to fail")
     states = {run["name"]: run["state_name"] for run in prefect_server.children(top)}
     assert states == {"train@2": "Completed", "evaluate@final": "Failed"}
     shown_project.ran()

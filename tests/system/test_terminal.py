@@ -39,6 +39,23 @@ def test_a_utf8_terminal_gets_all_that_it_can_show() -> None:
     assert done.stdout.decode() == "0.1 → 0.9 – 3 × é lone \\ud800\n"
 
 
+STEER = r"""
+from pipeline.system.terminal import any_terminal
+any_terminal()
+any_terminal()
+print("\x1b]0;title\x07 \x1b]52;c;cm0=\x1b\\ \x1b[2J a\rb \x08 \x9b1m \u202eabc \x00", end="|")
+print("\x1b[31mred\x1b[0m\r\x1b[Kx\tz")
+"""
+
+
+def test_what_a_response_holds_does_not_steer_the_terminal() -> None:
+    """Titles, the clipboard, a cleared screen, a line written over, text that runs backwards."""
+    done = subprocess.run([sys.executable, "-c", STEER], capture_output=True, check=True)
+    told, _, own = done.stdout.decode().partition("|")
+    assert all(c.isprintable() for c in told) and "\\x1b]52;c" in told and "\\u202e" in told
+    assert own == "\x1b[31mred\x1b[0m\r\x1b[Kx\tz\n"
+
+
 @pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["status"]])
 def test_commands_on_an_ascii_terminal(command: list[str]) -> None:
     env = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}

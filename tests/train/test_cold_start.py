@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPO
+import warm
+from conftest import REPO, Project
 from small import PARAMS, clone, hashes
 
 from hapo_core.errors import ConfigError
@@ -34,31 +33,39 @@ COLD = (
 )  # fmt: skip
 
 
-def _stage(root: Path, *words: str) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": str(root), "HAPO_PROGRESS_SECONDS": "0"}
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", *words], cwd=root, env=env, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+def _run(project: Project, *words: str) -> str:
+    done = project.call(*words)
+    return done.stdout + done.stderr
 
 
-def _run(root: Path, *words: str) -> str:
-    stage = _stage(root, *words)
-    text, _ = stage.communicate(timeout=300)
-    assert stage.returncode == 0, text
-    return text
+def _kill_at(project: Project, line_with: str) -> None:
+    stage = project.start("pipeline.cold_start", "--name", "start")
+    assert stage.stdout is not None
+    for line in stage.stdout:
+        if line_with in line:
+            warm.kill(stage)
+            break
+    stage.stdout.close()
+    assert stage.wait() == -signal.SIGKILL, "it ended before it was killed"
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def warmed(tmp_path_factory: pytest.TempPathFactory, warmth: dict[str, str]) -> Project:
     """A project whose cold start has run."""
     root = tmp_path_factory.mktemp("cold") / "project"
     clone(root)
     (root / "params.yaml").write_text(COLD)
+    project = Project(root, {"HAPO_PROGRESS_SECONDS": "0", "PYTHONUNBUFFERED": "1", **warmth})
     for words in (("pipeline.curate",), ("pipeline.base",)):
-        _run(root, *words)
-    _run(root, "pipeline.cold_start", "--name", "start")
-    return root
+        _run(project, *words)
+    _run(project, "pipeline.cold_start", "--name", "start")
+    return project
+
+
+@pytest.fixture
+def project(warmed: Project) -> Path:
+    """Its folder."""
+    return warmed.path
 
 
 def test_the_easy_traces_are_learnt_and_counted(project: Path) -> None:
@@ -72,54 +79,42 @@ def test_the_easy_traces_are_learnt_and_counted(project: Path) -> None:
     assert before["config.json"] == after["config.json"]
 
 
-def test_killed_twice_it_ends_with_the_same_bytes(project: Path) -> None:
+def test_killed_twice_it_ends_with_the_same_bytes(project: Path, warmed: Project) -> None:
     """kill -9 about rounds 3 and 13, each behind a resume point: the same policy, to the byte."""
     whole = hashes(project / "artifacts/policy/start")
     subprocess.run(["rm", "-rf", ".hapo", "artifacts/policy/start"], cwd=project, check=True)
     for last in ("round 3/60", "round 13/60"):
-        stage = _stage(project, "pipeline.cold_start", "--name", "start")
-        assert stage.stdout is not None
-        for line in stage.stdout:
-            if last in line:
-                os.kill(stage.pid, signal.SIGKILL)
-                break
-        stage.stdout.close()
-        assert stage.wait() == -signal.SIGKILL, "it ended before it was killed"
+        _kill_at(warmed, last)
         assert not (project / "artifacts/policy/start").exists()
-    text = _run(project, "pipeline.cold_start", "--name", "start")
+    text = _run(warmed, "pipeline.cold_start", "--name", "start")
     assert "continues after round" in text
     assert hashes(project / "artifacts/policy/start") == whole
 
 
-def test_a_damaged_resume_point_is_not_taken_up(project: Path) -> None:
+def test_a_damaged_resume_point_is_not_taken_up(project: Path, warmed: Project) -> None:
     """One byte changes between kill and rerun: the older point is used, the bytes are the same."""
     whole = hashes(project / "artifacts/policy/start")
     subprocess.run(["rm", "-rf", ".hapo", "artifacts/policy/start"], cwd=project, check=True)
-    stage = _stage(project, "pipeline.cold_start", "--name", "start")
-    assert stage.stdout is not None
-    for line in stage.stdout:
-        if "round 13/60" in line:
-            os.kill(stage.pid, signal.SIGKILL)
-            break
-    stage.stdout.close()
-    assert stage.wait() == -signal.SIGKILL, "it ended before it was killed"
+    _kill_at(warmed, "round 13/60")
     newest = sorted(project.glob(".hapo/scratch/cold_start@start-*/round-*"))[-1]
     weights = newest / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-5] ^= 1
     weights.write_bytes(bytes(content))
-    text = _run(project, "pipeline.cold_start", "--name", "start")
+    text = _run(warmed, "pipeline.cold_start", "--name", "start")
     assert f"the resume point {newest.name} is not used" in text
     assert "continues after round" in text
     assert hashes(project / "artifacts/policy/start") == whole
 
 
-def test_the_first_segment_goes_on_from_it_without_its_problems(project: Path) -> None:
-    _run(project, "pipeline.train", "--segment", "1")
+def test_the_first_segment_goes_on_from_it_without_its_problems(
+    project: Path, warmed: Project
+) -> None:
+    _run(warmed, "pipeline.train", "--segment", "1")
     rollouts = sorted((project / "artifacts/policy/1/rollouts").glob("*.parquet"))
     ids = {i for f in rollouts for i in read_table(f, ROLLOUTS)["prompt_id"].to_pylist()}
     assert ids and all(i.startswith("chains/") for i in ids), ids
-    _run(project, "pipeline.evaluate", "--target", "start")
+    _run(warmed, "pipeline.evaluate", "--target", "start")
     assert (project / "artifacts/evaluation/start/metrics.json").is_file()
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import time
 from dataclasses import replace
@@ -15,6 +13,7 @@ import kills
 import pandas as pd
 import pytest
 import torch
+import warm
 from conftest import Project, long
 from curves import tensorboard_points
 from small import PARAMS, clone, hashes
@@ -27,13 +26,16 @@ from pipeline.config import load_params
 from pipeline.flows.observer import Observer
 from pipeline.train.segment import train_segment
 
+COLD = {"HF_HUB_OFFLINE": "1"}
+"""Every process a Python of its own."""
+
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def real(tmp_path_factory: pytest.TempPathFactory, warmth: dict[str, str]) -> Project:
     """A clone of the repository with the small configuration, after one `dvc repro`."""
     path = tmp_path_factory.mktemp("real") / "project"
     clone(path)
-    project = Project(path, {"HF_HUB_OFFLINE": "1"})
+    project = Project(path, {**COLD, **warmth})
     project.dvc("repro")
     return project
 
@@ -152,7 +154,7 @@ def _kill_at(stage: subprocess.Popen[str], marker: str) -> None:
     assert stage.stdout is not None
     for line in stage.stdout:
         if marker in line:
-            os.kill(stage.pid, signal.SIGKILL)
+            warm.kill(stage)
             break
     else:
         pytest.fail("the stage ended without the line")
@@ -162,7 +164,7 @@ def _kill_at(stage: subprocess.Popen[str], marker: str) -> None:
 @pytest.mark.parametrize(
     "marker",
     [
-        "round 1/4",
+        pytest.param("round 1/4", marks=long),
         pytest.param("round 2/4", marks=long),
         pytest.param("round 3/4", marks=long),
         "round 4/4",
@@ -191,15 +193,16 @@ def test_a_killed_segment_ends_with_the_same_bytes(
 
 
 def test_two_runs_of_the_same_inputs_give_the_same_hashes(real: Project, tmp_path: Path) -> None:
-    """Whether curves are written or not."""
+    """Whether curves are written or not, and in processes that begin with nothing imported."""
     path = tmp_path / "fresh"
     clone(path)
     (path / "params.yaml").write_text(PARAMS + "loggers: {tensorboard: null}\n")
-    fresh = Project(path, real.env)
+    fresh = Project(path, COLD)
     for stage in (["curate"], ["base"], ["train", "--segment", "1"]):
         fresh.call(f"pipeline.{stage[0]}", *stage[1:])
     # Killed after its end, before DVC recorded it: DVC deletes the output, nothing is done twice.
     shutil.rmtree(path / "artifacts/policy/1")
+    fresh.env = real.env
     assert "round 1/" not in fresh.call("pipeline.train", "--segment", "1").stdout
     assert not (path / "logs").exists() and (real.path / "logs" / "tensorboard").is_dir()
     for name in ("data", "policy/base", "policy/1"):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import REPO, eventually
+from conftest import REPO, eventually, long
 from listening import listening
 
 from hapo_core.errors import HapoError
@@ -71,6 +71,25 @@ def test_one_that_stands_still_is_lost(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(HapoError, match=r"process 0 of 2 has been stopped \(SIGSTOP\) for 1 s"):
         launch(2, "toy_rank", str(tmp_path), "stops", "goes")
     assert not any(alive(pid) for pid in pids(tmp_path))
+
+
+def test_one_that_hangs_outside_of_the_update_ends_the_stage(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It runs and sleeps while the other waits for it, which it would do for twelve hours."""
+    monkeypatch.setenv("HAPO_COLLECTIVE_SECONDS", "2")
+    began = time.monotonic()
+    with pytest.raises(HapoError, match=r"process 0 of 2 (was killed by SIGTERM|ended with 143)"):
+        launch(2, "hanging_rank", "hangs", "waits")
+    assert time.monotonic() - began < 60
+    told = capfd.readouterr().err
+    assert "error: process 0 of 2 has done nothing for 2 s" in told and "hanging_rank.py" in told
+
+
+@long
+def test_one_that_works_long_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAPO_COLLECTIVE_SECONDS", "2")
+    launch(2, "hanging_rank", "works", "waits")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -17,6 +17,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hapo_core.errors import HapoError
+from hapo_core.heartbeat import beat
 from hapo_core.rng import Purpose, seed31
 from hapo_core.rollout.protocol import Finish, Prompt, Rollout, Sampling
 from hapo_core.rollout.transformers_engine import stop_ids
@@ -214,6 +215,7 @@ class VLLMEngine:
             for request in requests:
                 self._submit(pool, this, request)
             while waiting:
+                beat()  # answers come, or the servers are looked after
                 try:
                     request, number, epoch, answer = this.done.get(timeout=_PATIENCE_SECONDS)
                 except queue.Empty:  # nothing for a while: is every server alive?

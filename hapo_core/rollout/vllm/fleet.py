@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hapo_core.errors import ConfigError, HapoError
+from hapo_core.heartbeat import beat
 from hapo_core.rollout.vllm.client import Client, ServerGone
 from hapo_core.rollout.vllm.server import MODEL, ServerProcess, ServerSpec
 from hapo_core.rollout.vllm.weights import export_weights, remove_weights
@@ -233,6 +234,7 @@ class Fleet:
         assert server.client is not None
         end = time.monotonic() + _RETURN_SECONDS
         while time.monotonic() < end:
+            beat()
             if server.client.answers(timeout=5.0):
                 try:
                     with self.laps("weights to the engine"):

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hapo_core.errors import ConfigError, HapoError
+from hapo_core.heartbeat import beat
 from hapo_core.rollout.vllm.client import Client
 
 HOST = "127.0.0.1"
@@ -102,7 +103,7 @@ class ServerProcess:
             *self._command(weights, port),
         ]
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as sink:
+        with os.fdopen(_open_log(self.log), "ab") as sink:
             self._log_start = sink.tell()
             self._process = subprocess.Popen(
                 command,
@@ -130,6 +131,7 @@ class ServerProcess:
                     remedy="read the log",
                     topic="engine:start",
                 )
+            beat()
             if client.answers(timeout=2.0):
                 return
             time.sleep(_LOOK_SECONDS)
@@ -221,3 +223,10 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def _open_log(path: Path) -> int:
+    """A descriptor that appends to a log, which only this user reads: it may hold prompts."""
+    log = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
+    os.fchmod(log, 0o600)
+    return log

@@ -22,6 +22,12 @@ _BARE_DENOMINATOR = re.compile(
 )
 _DOUBLE_FACTORIAL = re.compile(r"(?<![\w.)}])(\d{1,2})!!(?!!)")
 """`5!!` is 5 * 3 * 1; the grammar would take it for `(5!)!`."""
+_BESIDE_A_FACTOR = re.compile(
+    r"(?<![_^])(?:\(\s*-?\d+(?:\.\d+)?(?:/\d+)?\s*\)|\\binom\s*\{[^{}]*\}\s*\{[^{}]*\}"
+    r"|\\frac\s*\{\s*\d+\s*\}\s*\{\s*\d+\s*\})(?=\s*(?:[(\[\d]|\\binom|\\frac))"
+    r"|(?<![\w.^_\\])\d+(?:\.\d+)?(?=\s*(?:[(\[]\s*-?\d|\\binom))"
+)
+"""`(2)(3)`, `2\\binom{6}{2}`: the grammar adds two numbers side by side, as in `2 1/2`."""
 
 
 def parse(text: str, complex_too: bool = False) -> Any | None:
@@ -52,6 +58,7 @@ def _explicit(text: str) -> str:
     if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])", text):
         text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)\s*\^\\circ", r"{(\\frac{\1 \\pi}{180})}", text)
     text = _BARE_DENOMINATOR.sub(r"\1{\2}", text)
+    text = _BESIDE_A_FACTOR.sub(r"\g<0>\\cdot ", text)
     text = _DOUBLE_FACTORIAL.sub(lambda m: str(math.prod(range(int(m.group(1)), 0, -2))), text)
     text = re.sub(r"_\s*\{\s*\\text\{([^{}]*)\}\s*\}", r"_{\1}", text)
     text = re.sub(r"_\s*\\text\{([^{}]*)\}", r"_{\1}", text)

@@ -242,7 +242,7 @@ _PREFIXES = {"": 0} | {
     name: int(power) for name, power in re.findall(r"(\S+) (-?\d+)", _PREFIX_TABLE)
 }
 _PREFIXED = re.compile(
-    r"(\\mu|[kMGThcmnp]?)\s*(Pa|[JWVANFTH]|Hz|mol|eV|Wh|cal|bar|B|\\Omega|bits?|bytes?|bps)"
+    r"(\\mu|[kMGThcmnp]?)\s*(Pa|[JWVANFTH]|Hz|mol|eV|Wh|cal|bar|B|\\Omega|bits?|bytes?|[bB]ps|[bBr]pm|rps)"
     r"|((?:kilo|mega|giga|tera|hecto|centi|milli|micro|nano|pico)?)"
     r"(joule|watt|volt|amp|ampere|newton|pascal|hertz|mole|ohm|calorie|byte|bit|electronvolt)s?"
 )
@@ -250,7 +250,8 @@ _PREFIXED = re.compile(
 
 
 def prefix_factor(gold: str, answer: str) -> Fraction | None:
-    """The gold's unit in the answer's, where they differ by prefixes only; else None."""
+    """The gold's unit in the answer's, where they differ by prefixes only; 0 for
+    two signs of other units (`kW`, `kWh`); else None."""
     sides = [re.findall(r"\\?[A-Za-z]+|/|\^\s*\{?\s*-?\d", unit) for unit in (gold, answer)]
     if len(sides[0]) != len(sides[1]):
         return None
@@ -265,7 +266,7 @@ def prefix_factor(gold: str, answer: str) -> Fraction | None:
             [part for part in m.groups() if part is not None] for m in found if m
         )
         if base != same:
-            return None
+            return Fraction(0) if found[0].group(2) and found[1].group(2) else None
         step = _PREFIXES[prefix] - _PREFIXES[second]
         power += -step if "/" in sides[0][:place] else step
     return Fraction(10) ** power

@@ -76,6 +76,8 @@ def equal_values(gold: str, answer: str) -> Outcome:
     if g.unit and a.unit and compact(g.unit) != compact(a.unit):
         left, right = unit_factor(g.unit), unit_factor(a.unit)
         scale = None if left and right else prefix_factor(g.unit, a.unit)
+        if scale == 0:
+            return False, "units"
         if scale is not None:
             return _equal_scaled(g.core, a.core, scale, Fraction(1))[0], "units"
         if not (left and right) and known_units(g.unit) != known_units(a.unit):

@@ -122,7 +122,9 @@ def decide(gold: str, answer: str) -> tuple[Verdict, str] | None:
     if any(none) and (left == "\\emptyset" or right == "\\emptyset"):
         return Verdict.CORRECT, "empty-set"
     if left in _DENIED_BY and left != right and re.search(r"[a-z]{2}", right):
-        return (Verdict.CORRECT if _affirms(left, right) else Verdict.WRONG), "yes-or-no"
+        return (
+            Verdict.CORRECT if _affirms(left, right) and not _counts_none(answer) else Verdict.WRONG
+        ), "yes-or-no"
     if not is_wordy(gold):
         return None
     joined = [{"and", "or"} & set(side.split()) for side in (left, right)]
@@ -139,6 +141,17 @@ def decide(gold: str, answer: str) -> tuple[Verdict, str] | None:
 
 def answers_yes_or_no(gold: str) -> bool:
     return plain(gold) in _DENIED_BY
+
+
+_NONE_OF = re.compile(
+    r"^\W*(?:\\text\{)?\s*no\s+(?!it|this|that|there|we|they|the|he|she|because|since|as|you)[a-z]",
+    re.IGNORECASE,
+)
+
+
+def _counts_none(text: str) -> bool:
+    """`No one knows`, `no doubt`: a no that belongs to the next word and answers nothing."""
+    return bool(_NONE_OF.search(text))
 
 
 def _affirms(gold: str, answer: str) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from hapo_core.errors import HapoError
+from hapo_core.heartbeat import beat
 from hapo_core.verify import exact
 from hapo_core.verify.extract import extract_answer
 from hapo_core.verify.math import fastpath
@@ -267,6 +268,7 @@ class VerifierPool:
 
     def _finish(self, task: _Task, reply: Reply) -> None:
         """Record a verdict, or put the task back for its second, lonely attempt."""
+        beat()
         failed = reply.status != "done" or reply.verdict == Verdict.ERROR
         if failed and not task.alone:
             self._second.append(_Task(task.batch, task.pair, alone=True))
