@@ -183,7 +183,7 @@ class PrefectServer:
         """A busy server answers 503 (its database was locked): ask again, as Prefect does."""
         for left in reversed(range(10)):
             try:
-                with urllib.request.urlopen(request, timeout=20) as reply:
+                with urllib.request.urlopen(request, timeout=60) as reply:
                     return json.loads(reply.read() or "null")
             except urllib.error.HTTPError as error:
                 if error.code != 503 or not left:

@@ -27,7 +27,7 @@ from prefect.states import Cancelled, Failed
 
 from hapo_core.errors import HapoError
 from pipeline.flows.flow import flow_of
-from pipeline.flows.health import ask, post
+from pipeline.flows.health import ask, patience, post
 from pipeline.flows.logs import drained, prepare_senders
 from pipeline.flows.notify import alarm_event
 from pipeline.flows.observer import Observer, Once, warn
@@ -108,11 +108,11 @@ class FlowRun:
 
     # --- life ---
 
-    def start(self, seconds: float = _START_SECONDS) -> None:
-        """Create the flow run; returns when it runs, or after `seconds` without it."""
+    def start(self) -> None:
+        """Create the flow run; returns when it runs, or after 4 s (times `patience`) without it."""
         prepare_senders(reconnections=1)
         threading.Thread(target=self._engine_thread, name="prefect", daemon=True).start()
-        self._started.wait(seconds)
+        self._started.wait(_START_SECONDS * patience())
         if not self._started.is_set():
             warn(f"the Prefect server is slow: {self.name} starts before its run is registered")
 
@@ -139,12 +139,15 @@ class FlowRun:
             self._ended.set()
 
     def finish(self, error: BaseException | None, final: State[Any] | None = None) -> None:
-        """Close the flow run: Completed, Failed or Cancelled; waits 5 s at most."""
+        """Close the flow run: Completed, Failed or Cancelled; waits 5 s at most,
+        times `patience`."""
         global _stuck
         self._final = final or _final_state(error)
         self._over = True
-        end = time.monotonic() + _END_SECONDS
-        healthy = self.ready() if self._lost else ask(self.api, timeout=2.0) == "healthy"
+        end = time.monotonic() + _END_SECONDS * patience()
+        healthy = (
+            self.ready() if self._lost else ask(self.api, timeout=2.0 * patience()) == "healthy"
+        )
         if not healthy and self._context is not None:
             self._lose()
         if self._context is not None and self._loop is not None and self._done is not None:
@@ -206,7 +209,7 @@ class FlowRun:
         now = time.monotonic()
         if now - self._asked > self._ask_every:
             self._asked = now
-            health = ask(self.api, timeout=0.25 if self._lost else 1.0)
+            health = ask(self.api, timeout=0.25 if self._lost else patience())
             if health == "healthy":
                 self._found()
             elif health == "dead" or self._slow:

@@ -16,9 +16,21 @@ from urllib.parse import urlsplit
 API_URL = "PREFECT_API_URL"
 AUTH = "PREFECT_API_AUTH_STRING"
 """Environment variable: `user:password` that Prefect's client sends."""
+PATIENCE = "HAPO_SERVER_PATIENCE"
+"""Environment variable: how many times longer than usual a stage waits for a server that is slow
+(default 1, at most 100): for a machine that is busy with other things."""
 _NO_PROXY = "NO_PROXY"
 
 Health = Literal["healthy", "slow", "dead"]
+
+
+def patience() -> float:
+    """The factor of `HAPO_SERVER_PATIENCE`; 1 where it is unset or no such number."""
+    try:
+        factor = float(os.environ.get(PATIENCE, "1"))
+    except ValueError:
+        return 1.0
+    return factor if 1 <= factor <= 100 else 1.0
 
 
 def ask(api: str, timeout: float = 1.0) -> Health:

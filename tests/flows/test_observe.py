@@ -15,7 +15,7 @@ import pytest
 from conftest import REPO, PrefectServer, eventually
 
 from hapo_core.errors import HapoError
-from pipeline.flows.health import ask
+from pipeline.flows.health import ask, patience
 from pipeline.flows.observer import Observer, Once, brief
 from pipeline.flows.stage import guarded, run_stage
 
@@ -59,6 +59,10 @@ def main():
 
 stage_main(main)
 """
+
+
+PATIENT = {"HAPO_SERVER_PATIENCE": "10"}
+"""For tests of what a server records: a busy machine must not make it look slow."""
 
 
 def start_stage(
@@ -154,6 +158,18 @@ def test_address_that_does_not_answer(
     assert ask("no address at all") == "dead"
 
 
+@pytest.mark.parametrize(
+    ("said", "factor"), [("3", 3.0), ("0.5", 1.0), ("1e9", 1.0), ("x", 1.0), (None, 1.0)]
+)
+def test_patience_with_a_slow_server(
+    said: str | None, factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HAPO_SERVER_PATIENCE", raising=False)
+    if said is not None:
+        monkeypatch.setenv("HAPO_SERVER_PATIENCE", said)
+    assert patience() == factor
+
+
 def test_errors_become_messages(capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         raise HapoError("the row is empty", where="row 3", remedy="fill it")
@@ -202,7 +218,9 @@ def names_and_states(prefect: PrefectServer, run: dict[str, Any]) -> dict[str, l
 
 
 def test_joined_stage(prefect_server: PrefectServer) -> None:
-    code, out, err, _ = run_stage_process(prefect_server, "train@joined", HAPO_PROGRESS_SECONDS="0")
+    code, out, err, _ = run_stage_process(
+        prefect_server, "train@joined", HAPO_PROGRESS_SECONDS="0", **PATIENT
+    )
     assert (code, err) == (0, "")
     assert out.count("WORK") == 1 and "RESULT 42" in out
     run = one_run(prefect_server, "train@joined")
@@ -236,7 +254,7 @@ def test_joined_stage(prefect_server: PrefectServer) -> None:
 def test_endings(
     prefect_server: PrefectServer, mode: str, code: int, state: str, message: str
 ) -> None:
-    got, out, err, _ = run_stage_process(prefect_server, f"train@end-{mode}", mode)
+    got, out, err, _ = run_stage_process(prefect_server, f"train@end-{mode}", mode, **PATIENT)
     assert got == code
     assert out.count("WORK") == 1
     assert ("Traceback" in err) == (mode == "value")
