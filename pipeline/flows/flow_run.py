@@ -108,11 +108,12 @@ class FlowRun:
 
     # --- life ---
 
-    def start(self) -> None:
-        """Create the flow run; returns when it runs, or after 4 s (times `patience`) without it."""
+    def start(self, seconds: float = _START_SECONDS) -> None:
+        """Create the flow run; returns when it runs, or after `seconds` (times `patience`)
+        without it."""
         prepare_senders(reconnections=1)
         threading.Thread(target=self._engine_thread, name="prefect", daemon=True).start()
-        self._started.wait(_START_SECONDS * patience())
+        self._started.wait(seconds * patience())
         if not self._started.is_set():
             warn(f"the Prefect server is slow: {self.name} starts before its run is registered")
 
