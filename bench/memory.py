@@ -124,7 +124,14 @@ def run(kind: str, processes: int, args: argparse.Namespace) -> list[dict[str, f
     return sorted((json.loads(o.splitlines()[-1]) for o in outputs), key=lambda one: one["rank"])
 
 
-def settings(tokens: int, rows: int, processes: int, engine: str = "hf") -> Params:
+def large(processes: int) -> Params:
+    """The profile for 7B, on so many cards: checkpointed, passes in bfloat16, vLLM elsewhere."""
+    params = load_params(REPO / "params" / "qwen2.5-math-7b.yaml")
+    shard = {"processes": processes, "shard": processes > 1}
+    return params.model_copy(update={"compute": params.compute.model_copy(update=shard)})
+
+
+def settings(tokens: int, rows: int, processes: int) -> Params:
     """A configuration of that size, for the estimate."""
     params = load_params(REPO / "params" / "smollm2-stories.yaml")
     shard = {"processes": processes, "shard": processes > 1}
@@ -132,7 +139,7 @@ def settings(tokens: int, rows: int, processes: int, engine: str = "hf") -> Para
         "compute": params.compute.model_copy(update=shard),
         "update": params.update.model_copy(update={"micro_batch_tokens": tokens}),
         "rollout": params.rollout.model_copy(
-            update={"max_rows": rows, "max_tokens": NEW, "engine": engine, "group_size": rows}
+            update={"max_rows": rows, "max_tokens": NEW, "group_size": rows}
         ),
         "curate": params.curate.model_copy(update={"max_prompt_tokens": LENGTH - NEW}),
     }
@@ -171,7 +178,7 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for name, (blocks, all_, outside) in OTHERS.items():
         for count in (1, 2, 8, 32):
-            held = memory(settings(16384, 256, count, "vllm"), all_, outside, blocks)
+            held = memory(large(count), all_, outside, blocks)
             sizes = [sum(part.values()) / 1e9 for part in (held.update, held.rollout, held.saving)]
             print(f"| {name} | {count} | " + " | ".join(f"{s:.0f} GB" for s in sizes) + " |")
 
