@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
-import threading
 import time
-from pathlib import Path
 
 import torch
+from peak import Peak
 
 from hapo_core import policy
+from hapo_core.logits import HeadPath
 
 
 class _Model:
@@ -44,23 +43,11 @@ def plain(
     return chosen, -(logp.exp() * logp).sum(-1) if entropy else None
 
 
-def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
-
-
-class _Peak(threading.Thread):
-    """Samples resident memory every 5 ms (ru_maxrss would count the start of the process)."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.before = self.most = _resident()
-        self.going = True
-
-    def run(self) -> None:
-        while self.going:
-            self.most = max(self.most, _resident())
-            time.sleep(0.005)
+def _chunked(
+    model: _Model, hidden: torch.Tensor, target: torch.Tensor, entropy: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    path = HeadPath.LINEAR
+    return policy._head_logprobs(model, path, hidden, target, 1.0, entropy)  # type: ignore[arg-type]
 
 
 def measure(
@@ -72,21 +59,20 @@ def measure(
     model = _Model(vocabulary, hidden)
     h = torch.randn(tokens, hidden, requires_grad=True)
     target = torch.randint(vocabulary, (tokens,))
-    peak = _Peak()
+    peak = Peak()
     peak.start()
     began = time.monotonic()
     if kind == "plain":
         logp, extra = plain(model, h, target, entropy)
     else:
-        logp, extra = policy._head_logprobs(model, h, target, 1.0, entropy)  # type: ignore[arg-type]
+        logp, extra = _chunked(model, h, target, entropy)
     loss = -logp.mean()
     loss.backward()
     seconds = time.monotonic() - began
-    peak.going = False
-    peak.join()
+    most = peak.bytes()
     assert h.grad is not None
     return {
-        "mib": (peak.most - peak.before) / 2**20,
+        "mib": most / 2**20,
         "seconds": seconds,
         "loss": float(loss),
         "gradient": float(h.grad.norm()),

@@ -1,6 +1,6 @@
 """Peak memory of an update and of rollouts, one process and two, beside the dry run's estimate.
 
-    PYTHONPATH=. python bench/memory.py [--tokens 2048] [--rows 32] [--layers 30] [--processes 1 2]
+    PYTHONPATH=. python bench/memory.py [--tokens 2048] [--rows 32] [--processes 1 2]
 
 SmolLM2's shape with random weights, float32, CPU. An update is one optimizer step on rows of 128
 tokens, `--tokens` a pass, twice (the second finds moments and what the allocator kept). Rollouts:
@@ -17,19 +17,18 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from peak import Peak
+from speed_work import make_model
 
 from hapo_core import distributed
 from hapo_core.objective import Objective
 from hapo_core.rollout import Prompt, Sampling
 from hapo_core.rollout.transformers_engine import HFEngine
 from hapo_core.rows import RowKind, TrainRow
-from hapo_core.tasks.tiny import tiny_tokenizer
 from hapo_core.update import Updater
 from hapo_core.update_spec import UpdateSpec
 from pipeline.checks.memory import Blocks, memory
@@ -43,48 +42,13 @@ OTHERS = {  # blocks, parameters, those outside of blocks
 }
 
 
-def resident() -> int:
-    """Bytes of this process in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-class Peak(threading.Thread):
-    """Looks every 5 ms."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.before = self.most = resident()
-
-    def run(self) -> None:
-        """Until the process ends."""
-        while True:
-            self.most = max(self.most, resident())
-            time.sleep(0.005)
-
-
-def config(layers: int) -> LlamaConfig:
-    """SmolLM2-135M's."""
-    return LlamaConfig(
-        vocab_size=49152,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=layers,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        tie_word_embeddings=True,
-        eos_token_id=49151,
-    )
-
-
-def measure(kind: str, tokens: int, rows: int, layers: int) -> dict[str, float]:
+def measure(kind: str, tokens: int, rows: int) -> dict[str, float]:
     """Of this process, one rank of those that the environment names."""
     torch.set_num_threads(1)
-    tokenizer = tiny_tokenizer()
     peak = Peak()
     peak.start()
     ranks = distributed.join("cpu")
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(config(layers))
+    model, tokenizer = make_model("135M", 1)
     if ranks.count > 1:
         distributed.shard(model, ranks)
     began = time.monotonic()
@@ -101,12 +65,12 @@ def measure(kind: str, tokens: int, rows: int, layers: int) -> dict[str, float]:
             list(engine.generate(prompts, Sampling(1, 1.0, 1.0, NEW), 0, 0))
     seconds = time.monotonic() - began
     ranks.barrier()
-    return {"rank": ranks.index, "gb": (peak.most - peak.before) / 1e9, "seconds": seconds}
+    return {"rank": ranks.index, "gb": peak.bytes() / 1e9, "seconds": seconds}
 
 
 def run(kind: str, processes: int, args: argparse.Namespace) -> list[dict[str, float]]:
     """The measurement in `processes` processes of their own, by rank."""
-    words = [f"--{name}={getattr(args, name)}" for name in ("tokens", "rows", "layers")]
+    words = [f"--{name}={getattr(args, name)}" for name in ("tokens", "rows")]
     command = [sys.executable, __file__, "--one", kind, *words]
     with tempfile.TemporaryDirectory() as folder:
         several = {"WORLD_SIZE": str(processes), distributed.STORE: f"{folder}/ranks"}
@@ -151,17 +115,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--rows", type=int, default=32)
-    parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--one", choices=("update", "rollout"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measure(args.one, args.tokens, args.rows, args.layers)))
+        print(json.dumps(measure(args.one, args.tokens, args.rows)))
         return
-    shape = config(args.layers)
     with torch.device("meta"):
-        parameters = sum(p.numel() for p in LlamaForCausalLM(shape).parameters())
-    ends = 49152 * 576 + 576
+        model, _ = make_model("135M", 1)
+    parameters, shape = model.num_parameters(), model.config
+    ends = shape.vocab_size * shape.hidden_size + shape.hidden_size
     print(f"{parameters / 1e6:.1f}M parameters, {args.tokens} tokens a pass, {args.rows} rows")
     print("| processes | what | estimated GB | measured GB, by process | seconds |")
     print("|---|---|---|---|---|")

@@ -28,13 +28,10 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
@@ -43,6 +40,7 @@ from typing import Any
 
 import torch
 from flops import Lengths, Shape, needed, peak
+from peak import Peak
 from speed_sides import CLOCKS, Ours, Theirs, hapo
 from speed_work import QUICK, WORKLOADS, Workload, lengths_of, made_groups
 
@@ -50,33 +48,6 @@ DEAD = 0.7
 LOSS_TOLERANCE = 2e-6
 GRADIENT_TOLERANCE = 1e-4
 """Largest |difference| over the largest entry; float32 sums in another order."""
-
-
-class Peak(threading.Thread):
-    """The most memory used while it runs, bytes above what was used at its start."""
-
-    def __init__(self, device: str) -> None:
-        super().__init__(daemon=True)
-        self._device, self._going = device, True
-        self._before = self._most = self._used()
-
-    def _used(self) -> int:
-        if self._device != "cpu":
-            return int(torch.cuda.max_memory_allocated())
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * resource.getpagesize()
-
-    def run(self) -> None:
-        """Look every 10 ms."""
-        while self._going:
-            self._most = max(self._most, self._used())
-            time.sleep(0.01)
-
-    def bytes(self) -> int:
-        """Stop looking; the peak."""
-        self._going = False
-        self.join()
-        return max(self._most, self._used()) - self._before
 
 
 # --- one line of the table, in a process of its own ---------------------------------------------
