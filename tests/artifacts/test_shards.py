@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from hapo_core.distributed import ALONE
 from hapo_core.errors import DataError
+from hapo_core.tensor_file import file_pieces
 from pipeline.artifacts import tensors as shards
 
 
@@ -29,6 +30,20 @@ def test_a_whole_file_has_the_bytes_of_safetensors_own(tmp_path: Path) -> None:
     shards.write_whole(some(), tmp_path / "ours", ALONE)
     save_file({n: t.contiguous() for n, t in some().items()}, tmp_path / "theirs")
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_every_type_and_the_metadata_are_as_in_safetensors_own(tmp_path: Path) -> None:
+    kinds = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.float16, torch.bfloat16)
+    kinds += (torch.int32, torch.float32, torch.float64, torch.int64)
+    tensors = {f"{k}": torch.arange(3).to(kind) for k, kind in enumerate(kinds)}
+    save_file(tensors, tmp_path / "theirs", metadata={"format": "pt"})
+    ours = b"".join(file_pieces(tensors, metadata={"format": "pt"}))
+    assert ours == (tmp_path / "theirs").read_bytes()
+    (tmp_path / "low").write_bytes(b"".join(file_pieces(tensors, dtype=torch.bfloat16)))
+    for name, found in load_file(tmp_path / "low").items():
+        given = tensors[name]
+        assert found.dtype == (torch.bfloat16 if given.is_floating_point() else given.dtype)
+        assert torch.equal(found.double(), given.double())
 
 
 @pytest.mark.parametrize("most", [1 << 30, 64])

@@ -39,7 +39,7 @@ def export_weights(
     if HEAD in tensors or head is not None:
         tensors[HEAD] = head.weight
     with (aside / "model.safetensors").open("wb") as sink:
-        sink.writelines(file_pieces(tensors, dtype=dtype))
+        sink.writelines(file_pieces(tensors, dtype=dtype, metadata={"format": "pt"}))
     tokenizer.save_pretrained(aside)
     model.generation_config.save_pretrained(aside)
     config = model.config.to_dict() | {
