@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from hapo_core.logits import (
 from hapo_core.logprob_head import ChunkedLogProbs
 from hapo_core.lora import base_of, load_adapters, settle_description
 from hapo_core.model_folder import check_model_folder
+from hapo_core.umask import umask
 
 HEAD_CHUNK_ELEMENTS = 32 * 1024 * 1024
 """Most logits held at once by the log-prob head (float32: 128 MiB)."""
@@ -113,7 +113,7 @@ def save_policy(
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:
-        aside.chmod(0o777 & ~_umask())
+        aside.chmod(0o777 & ~umask())
         state = unsharded_state(model) if is_sharded(model) else None
         model.save_pretrained(aside, state_dict=state)
         settle_description(aside)
@@ -128,12 +128,6 @@ def save_policy(
         shutil.rmtree(aside, ignore_errors=True)
         raise
     return names
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def response_logprobs(

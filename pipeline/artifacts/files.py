@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hapo_core.errors import DataError
+from hapo_core.umask import umask
 from pipeline.artifacts.disk import guard_disk
 
 _CHUNK = 1 << 20
@@ -33,7 +34,7 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
                 sink.write(data)
                 sink.flush()
                 os.fsync(sink.fileno())
-            aside.chmod(0o666 & ~_umask())
+            aside.chmod(0o666 & ~umask())
             aside.replace(path)
         except BaseException:
             with suppress(OSError):
@@ -92,12 +93,6 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def sha256_file(path: Path, *, sync: bool = False) -> str:

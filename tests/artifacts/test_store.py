@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from hapo_core.errors import DataError, HapoError
+from hapo_core.umask import umask
 from pipeline import artifacts as store
-from pipeline.artifacts import files
 
 
 def make_artifact(folder: Path) -> Path:
@@ -40,7 +40,7 @@ def test_write_replaces_whole_and_leaves_nothing_aside(tmp_path: Path) -> None:
     store.atomic_write_text(path, "new")
     assert path.read_text() == "new"
     assert [p.name for p in path.parent.iterdir()] == ["file"]
-    assert path.stat().st_mode & 0o777 == 0o666 & ~files._umask()
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask()
 
 
 def test_killed_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from conftest import REPO, TOY_PARAMS, Project, copy_code, long
 from ruamel.yaml import YAML
 from tiny_segment import PARAMS, here, start
+from told import Listening
 
 from hapo_core.errors import HapoError
 from pipeline.artifacts import inputs_hash, read_json
@@ -241,15 +242,6 @@ def test_an_edit_of_nothing_that_counts(code: Path) -> None:
 
 
 # --- the real training stage ----------------------------------------------------------------------
-
-
-class Listening(Observer):
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.lines: list[str] = []
-
-    def log(self, message: str, level: int = 20) -> None:
-        self.lines.append(message)
 
 
 @pytest.fixture

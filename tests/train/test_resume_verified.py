@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tiny_segment import here, params_of, start
+from told import Listening
 
 from hapo_core.errors import DataError
 from pipeline.config import Params
@@ -15,15 +16,6 @@ from pipeline.train.segment import Segment, train_segment
 
 __all__ = ["here", "start"]
 ROUNDS = 4
-
-
-class Listening(Observer):
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.lines: list[str] = []
-
-    def log(self, message: str, level: int = 20) -> None:
-        self.lines.append(message)
 
 
 def settings() -> Params:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tiny_segment import PARAMS, here, params_of, start
+from told import Listening
 
 from pipeline.artifacts import Scratch
 from pipeline.base.stage import build_base
@@ -41,15 +42,6 @@ def settings(stage: str) -> Params:
         segments={"1": {"prev": "cold", "rounds": 1}},
         targets={**{name: {"policy": name} for name in ("base", "cold")}, "final": {"policy": "1"}},
     )
-
-
-class Listening(Observer):
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.lines: list[str] = []
-
-    def log(self, message: str, level: int = 20) -> None:
-        self.lines.append(message)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
