@@ -114,7 +114,10 @@ def parse_changes(text: str) -> dict[str, object]:
         key, mark, value = pair.partition("=")
         if not mark or not key.strip():
             raise ConfigError(f"{pair!r} is not KEY=VALUE", where=text)
-        found[key.strip()] = read_yaml(value, pair)
+        try:
+            found[key.strip()] = read_yaml(value, pair)
+        except ConfigError as error:
+            raise ConfigError(f"{value[:60]!r} is no YAML: {error.what}", where=pair) from error
     return found
 
 
