@@ -143,7 +143,10 @@ class _Rounds:
         refuse_length(self.model, longest, "the longest of its traces")
         self.model.to(device)  # type: ignore[arg-type]
         settings = UpdateSpec(
-            spec.learning_rate, spec.warmup_rounds, micro_batch_tokens=spec.micro_batch_tokens
+            spec.learning_rate,
+            spec.warmup_rounds,
+            micro_batch_tokens=spec.micro_batch_tokens,
+            mixed_precision=spec.mixed_precision,
         )
         self.updater: Updater = Updater(self.model, settings)
 
