@@ -8,7 +8,6 @@ its own, and it is evaluated under its name.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from pipeline.artifacts import (
     guard_disk,
     identity,
     inputs_hash,
+    read_json,
     record_timing,
     remove,
     write_manifest,
@@ -189,7 +189,7 @@ class _Rounds:
             for key, parameter in self.model.named_parameters():
                 parameter.copy_(state[key])
         load_optimizer(self.model, self.updater.optimizer, resume / "state")
-        facts = json.loads((resume / "log.json").read_text(encoding="utf-8"))
+        facts = read_json(resume / "log.json")
         self.log, self.tokens = facts["log"], facts["tokens"]
         self.seconds_before = facts["seconds"]
         observer.log(f"continues after round {len(self.log)}")
