@@ -252,30 +252,33 @@ def _hear_ctrl_c() -> None:
 
 @dataclass
 class Project:
-    """A copy of the repository in which stand-ins take the places of the stages."""
+    """A copy of the repository in which stand-ins take the places of the stages.
+
+    `forks`: what makes `call` fork from a process that has imported (support/warm.py); what is
+    started in the background, to be stopped or killed, is real unless `env` has it too.
+    """
 
     path: Path
     env: dict[str, str] = field(default_factory=dict)
+    forks: Mapping[str, str] = field(default_factory=dict)
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, forks: Mapping[str, str] | None = None) -> dict[str, str]:
         """Without any Prefect setting but those of `self.env`."""
+        env = {**(forks or {}), **self.env}
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "HAPO"))}
         path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
-        if warm.SOCKET in self.env:
+        if warm.SOCKET in env:
             path = os.pathsep.join([str(warm.BIN), path])
         locks = {"HAPO_LOCKS": str(self.path / ".hapo" / "locks")}  # tests run beside one another
-        return {**kept, **locks, "PATH": path, **self.env}
-
-    def python(self) -> str:
-        """The real one, or one that forks from a process which has imported (support/warm.py)."""
-        return str(warm.BIN / "python") if warm.SOCKET in self.env else sys.executable
+        return {**kept, **locks, "PATH": path, **env}
 
     def call(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`python -m WORDS` in the project."""
+        environment = self.environment(self.forks)
         done = subprocess.run(
-            [self.python(), "-m", *words],
+            [warm.python(environment), "-m", *words],
             cwd=self.path,
-            env=self.environment(),
+            env=environment,
             capture_output=True,
             text=True,
             timeout=600,
@@ -285,10 +288,11 @@ class Project:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """`python -m WORDS` in the project, in the background."""
+        environment = self.environment()
         return subprocess.Popen(
-            [self.python(), "-m", *words],
+            [warm.python(environment), "-m", *words],
             cwd=self.path,
-            env=self.environment(),
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -341,13 +345,19 @@ kept.save()
 
 
 @pytest.fixture(scope="session")
-def warmth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What makes a `Project` start its stages from a process that has imported already."""
-    forks, environment = warm.start(tmp_path_factory.mktemp("warm"))
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What makes a `Project` fork its processes from one that has imported already."""
+    forking, environment = warm.start(tmp_path_factory.mktemp("warm"))
     yield environment
-    assert forks.stdin is not None
-    forks.stdin.close()
-    forks.wait(timeout=60)
+    assert forking.stdin is not None
+    forking.stdin.close()
+    forking.wait(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def warmth(forks: dict[str, str]) -> dict[str, str]:
+    """The same for a project that learns: torch and transformers are imported too."""
+    return {**forks, warm.LEARNS: "1"}
 
 
 @pytest.fixture(scope="session")
@@ -372,27 +382,29 @@ def project_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(project_template: Path, tmp_path: Path) -> Project:
+def project(project_template: Path, tmp_path: Path, forks: dict[str, str]) -> Project:
     """A project with git and DVC, whose stages are stand-ins (tests/support/toy_stage.py)."""
     path = tmp_path / "project"
     shutil.copytree(project_template, path, symlinks=True)
-    return Project(path)
+    return Project(path, forks=forks)
 
 
 @pytest.fixture(scope="session")
-def finished_template(project_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_template(
+    project_template: Path, tmp_path_factory: pytest.TempPathFactory, forks: dict[str, str]
+) -> Path:
     """The project after one whole `dvc repro`; made once, copied for each test."""
     path = tmp_path_factory.mktemp("finished") / "project"
     shutil.copytree(project_template, path, symlinks=True)
-    project = Project(path)
+    project = Project(path, forks=forks)
     project.dvc("repro", "-q")
     assert len(project.ran()) == 7
     return path
 
 
 @pytest.fixture
-def finished_project(finished_template: Path, tmp_path: Path) -> Project:
+def finished_project(finished_template: Path, tmp_path: Path, forks: dict[str, str]) -> Project:
     """A project in which everything has run."""
     path = tmp_path / "project"
     shutil.copytree(finished_template, path, symlinks=True)
-    return Project(path)
+    return Project(path, forks=forks)

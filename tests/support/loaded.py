@@ -18,9 +18,8 @@ SITE = Path(__file__).parent / "import_site"
 def noting(project: Project, notes: Path) -> Project:
     """The same project, whose processes note in a file what they import."""
     path = f"{SITE}:{project.path}"
-    return Project(
-        project.path, {**project.env, "HAPO_TEST_IMPORTS": str(notes), "PYTHONPATH": path}
-    )
+    env = {**project.env, "HAPO_TEST_IMPORTS": str(notes), "PYTHONPATH": path}
+    return Project(project.path, env, project.forks)
 
 
 def past_the_lock(project: Project, kind: str, loaded: set[str]) -> set[str]:
