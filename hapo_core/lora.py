@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hapo_core.errors import ConfigError, DataError
+from hapo_core.json_text import parse_json
 from hapo_core.rng import Purpose, seed31
 from hapo_core.update_spec import LoraSpec
 
@@ -69,8 +70,8 @@ def base_of(folder: Path) -> Path | None:
     if not described.is_file():
         return None
     try:
-        return Path(json.loads(described.read_text())["base_model_name_or_path"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        return Path(parse_json(described.read_text())["base_model_name_or_path"])
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"the adapters name no model: {error}", where=str(described)) from error
 
 
@@ -91,7 +92,7 @@ def settle_description(folder: Path) -> None:
     from process to process, and equal adapters shall be equal bytes. Nothing without adapters."""
     described = folder / ADAPTER
     if described.is_file():
-        facts = json.loads(described.read_text())
+        facts = parse_json(described.read_text())
         if isinstance(names := facts["target_modules"], list):
             names.sort()
         described.write_text(json.dumps(facts, indent=2, sort_keys=True))

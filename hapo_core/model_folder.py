@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from hapo_core.errors import DataError
+from hapo_core.json_text import parse_json
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _MERGE = (
@@ -39,8 +39,8 @@ def check_model_folder(path: Path) -> None:
     index = path / "model.safetensors.index.json"
     if index.is_file():
         try:
-            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (json.JSONDecodeError, KeyError, AttributeError) as error:
+            shards = sorted(set(parse_json(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"the shard index is unreadable: {error}",
                 where=str(index),

@@ -125,7 +125,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipeline.system.terminal import any_terminal
 
     any_terminal()  # also for help, which is printed before any command runs
-    options = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if broken := [word for word in words if not _is_text(word)]:
+        print(
+            f"error: {ascii(broken[0])[1:-1]} is no UTF-8: what is named stands in files of text\n"
+            "  remedy: give the file or folder another name (`mv`)",
+            file=sys.stderr,
+        )
+        return 2
+    options = build_parser().parse_args(words)
     code = guarded(lambda: options.command(options))
     sys.stdout.flush()
     sys.stderr.flush()
@@ -133,6 +141,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if joined is not None and joined.stuck():
         os._exit(code)  # Prefect's exit hooks would wait for a server that no longer answers
     return code
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

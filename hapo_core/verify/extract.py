@@ -36,6 +36,22 @@ _DERIVED = re.compile(
 )
 """What leads from one box to the next: the earlier one holds an intermediate result, or an error
 that the later one corrects."""
+_DENIED_BEFORE = re.compile(
+    r"(?:(?<![A-Za-z])(?:not|never|neither|nor|cannot be|rather than|instead of)|n['’]t(?: be)?"
+    r"|(?:\\ne(?:q)?|\\not\s*=|≠|(?<=\s)!=))(?![A-Za-z])"
+    r"\s*(?:equal(?:s| to)?|simply|just|=|:)?[\s$*({\[\\]*$",
+    re.IGNORECASE,
+)
+_DENIED_BEHIND = re.compile(
+    r"[\s$*)}\]\\]*(?:\?[\s$*]*(?:no|nope|wrong)(?![A-Za-z])"
+    r"|(?:is|was|would be|must be|seems|looks)\s+(?:wrong|incorrect|false|a mistake|an error"
+    r"|not (?:the |a |my |our |correct|right|it|true|valid)|n't )"
+    r"|is(?:n't| not)[\s$*)}\]\\]*(?:[.,;]|$))",
+    re.IGNORECASE,
+)
+"""`not \\boxed{5}`, `\\boxed{5}? No.`, `\\boxed{5} is wrong`: a box that the text takes back."""
+_NEAR = 40
+"""Characters beside a box in which it may be denied."""
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _CLOSE_BY, _JOIN_LIMIT = 10, 60
 """Boxes this many characters apart are one list; up to the second number if a comma or a word
@@ -112,8 +128,11 @@ def _boxed(text: str, escaped_close: bool, place: int) -> list[tuple[int, int, s
 
 
 def joined_boxes(text: str) -> str | None:
-    """The last box; neighbours joined by a comma, `and` or `or` form one list with it."""
+    """The last box that is not denied; neighbours joined by a comma, `and` or `or` form one list
+    with it."""
     boxes = boxed(text)
+    while boxes and _denied(text, *boxes[-1][:2]):
+        boxes.pop()
     if not boxes:
         return None
     start, _, content = boxes[-1]
@@ -128,6 +147,12 @@ def joined_boxes(text: str) -> str | None:
         if len(parts) > 20:
             break
     return ", ".join(reversed(parts))
+
+
+def _denied(text: str, start: int, end: int) -> bool:
+    """Whether the text beside a box says that it is not the answer."""
+    before = text[max(0, start - _NEAR) : start]
+    return bool(_DENIED_BEFORE.search(before) or _DENIED_BEHIND.match(text[end : end + _NEAR]))
 
 
 def _joined(between: str) -> bool:

@@ -30,6 +30,7 @@ from pipeline.artifacts.manifest import (
     check_manifest,
     identity,
     need_part,
+    read_manifest,
     rewrite_manifest,
     write_manifest,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "known_timings",
     "need_part",
     "read_json",
+    "read_manifest",
     "read_timings",
     "record_pace",
     "record_timing",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hapo_core.errors import DataError
+from hapo_core.json_text import parse_json
 from hapo_core.umask import umask
 from pipeline.artifacts.disk import guard_disk
 
@@ -62,12 +63,13 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        DataError: missing or not JSON.
+        DataError: missing, no plain file or not JSON.
     """
+    if not path.is_file():  # a pipe in its place would keep a reader waiting for ever
+        what = "is no plain file" if path.exists() or path.is_symlink() else "is missing"
+        raise DataError(f"the file {what}", where=str(path), remedy=mend_of(path))
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError("the file is missing", where=str(path), remedy=mend_of(path)) from error
+        return parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(
             f"not valid JSON: {error}",

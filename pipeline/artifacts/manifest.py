@@ -107,8 +107,8 @@ def need_part(folder: Path, part: str) -> None:
     Raises:
         DataError: naming the stage that makes it again.
     """
-    manifest = folder / MANIFEST
-    if manifest.is_file() and part in read_json(manifest)["facts"].get(THINNED, []):
+    found = folder / MANIFEST
+    if found.is_file() and part in read_manifest(folder)["facts"].get(THINNED, []):
         raise DataError(
             f"`hapo clean` removed {part} of this segment",
             where=str(folder / part),
@@ -122,9 +122,28 @@ def identity(folder: Path) -> str:
     Raises:
         DataError: there is no manifest.
     """
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_manifest(folder)
     whole = manifest["facts"].get(WHOLE)
     return str(whole) if whole is not None else sha256_file(folder / MANIFEST)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of `folder`, which has the form of one; nothing is compared with it.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    manifest = read_json(folder / MANIFEST)
+    if not _is_manifest(manifest):
+        raise DataError("not a manifest", where=str(folder / MANIFEST), remedy=_mend(folder))
+    return manifest  # type: ignore[no-any-return]  # checked above
+
+
+def _mend(folder: Path) -> str:
+    return (
+        f"delete {folder} and run `dvc checkout {folder}`; without a cached copy, `dvc repro`; "
+        "if the damage comes back, `hapo clean --damaged` first"
+    )
 
 
 def check_manifest(
@@ -139,14 +158,11 @@ def check_manifest(
     Raises:
         DataError: no manifest, another kind, or a missing, changed or extra file, by name.
     """
-    mend = f"delete {folder} and run `dvc checkout {folder}`; without a cached copy, `dvc repro`; "
-    mend += "if the damage comes back, `hapo clean --damaged` first"
+    mend = _mend(folder)
     if not (folder / MANIFEST).is_file():
         what = "the artifact is missing" if not folder.exists() else "the artifact is unfinished"
         raise DataError(f"{what} (no {MANIFEST})", where=str(folder), remedy=mend)
-    manifest = read_json(folder / MANIFEST)
-    if not _is_manifest(manifest):
-        raise DataError("not a manifest", where=str(folder / MANIFEST), remedy=mend)
+    manifest = read_manifest(folder)
     if kind is not None and manifest.get("kind") != kind:
         raise DataError(
             f"the artifact is of kind {manifest.get('kind')!r}, not {kind!r}",

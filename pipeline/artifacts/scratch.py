@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.artifacts.disk import FULL, guard_disk
-from pipeline.artifacts.files import atomic_write_text, fsync_folder, read_json, remove
-from pipeline.artifacts.manifest import MANIFEST, content_files
+from pipeline.artifacts.files import atomic_write_text, fsync_folder, remove
+from pipeline.artifacts.manifest import MANIFEST, content_files, read_manifest
 
 Tell = Callable[[str], None]
 
@@ -128,7 +128,7 @@ def _listed(source: Path) -> list[str]:
     """The files of an artifact, the manifest last; all there are where it has none."""
     if not (source / MANIFEST).is_file():
         return [path.relative_to(source).as_posix() for path in content_files(source)]
-    return [*read_json(source / MANIFEST)["files"], MANIFEST]
+    return [*read_manifest(source)["files"], MANIFEST]
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -14,6 +14,7 @@ from pipeline.artifacts import (
     atomic_write_json,
     guard_disk,
     inputs_hash,
+    read_json,
     record_timing,
     remove,
     sha256_file,
@@ -93,7 +94,7 @@ def _build_tiny(
     if resume is not None:
         model.load_state_dict(load_file(resume / "model.safetensors"), strict=False)
         load_optimizer(model, optimizer, resume)
-        facts = json.loads((resume / "log.json").read_text(encoding="utf-8"))
+        facts = read_json(resume / "log.json")
         log, tokens = facts["log"], facts["tokens"]
         observer.log(f"continues at step {len(log)}")
     for step in range(len(log), base.steps):

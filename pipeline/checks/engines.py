@@ -6,7 +6,6 @@ vLLM and Prefect need web frameworks of different ages, so vLLM lives in an envi
 
 from __future__ import annotations
 
-import json
 import platform
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from hapo_core.errors import ConfigError, HapoError
+from hapo_core.json_text import parse_json
 from pipeline.artifacts import atomic_write_json
 from pipeline.config import PARAMS, Compute, RolloutParams, VllmServers, load_params
 from pipeline.system.remedies import in_project_words
@@ -71,7 +71,7 @@ def install(recipe: Recipe, folder: Path) -> None:
 
 def _recorded(folder: Path) -> object:
     try:
-        return json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return parse_json((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

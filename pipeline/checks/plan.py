@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from hapo_core.errors import ConfigError, HapoError
 from pipeline.artifacts.revisions import need_git
 from pipeline.checks.status import code_changes
 from pipeline.config import PARAMS, Params, load_params, parse_params, profiles
 from pipeline.config.overrides import with_overrides
+from pipeline.config.yaml import read_yaml
 from pipeline.dependencies.provenance import read_provenance
 from pipeline.dependencies.watch import STAGE as DEPS
 
@@ -91,4 +90,4 @@ def wanted_params(profile: str | None, overrides: Sequence[str]) -> Params:
     place = PARAMS if profile is None else profiles.place_of(profile)
     load_params(place)
     text = with_overrides(place.read_text(encoding="utf-8"), tuple(overrides), str(place))
-    return parse_params(YAML(typ="safe").load(text), where=str(place))
+    return parse_params(read_yaml(text, str(place)), where=str(place))

@@ -8,7 +8,6 @@ its own, and it is evaluated under its name.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from pipeline.artifacts import (
     guard_disk,
     identity,
     inputs_hash,
+    read_json,
     record_timing,
     remove,
     write_manifest,
@@ -121,6 +121,16 @@ def easy_rows(spec: ColdStart, data: Path, where: str) -> dict[str, TrainRow]:
     return found
 
 
+def update_spec(spec: ColdStart) -> UpdateSpec:
+    """How these rounds step."""
+    return UpdateSpec(
+        spec.learning_rate,
+        spec.warmup_rounds,
+        micro_batch_tokens=spec.micro_batch_tokens,
+        mixed_precision=spec.mixed_precision,
+    )
+
+
 class _Rounds:
     """The supervised rounds in this process: policy, optimizer, and what was done so far."""
 
@@ -142,10 +152,7 @@ class _Rounds:
         longest = max(len(row.prompt_ids) + len(row.response_ids) for row in rows.values())
         refuse_length(self.model, longest, "the longest of its traces")
         self.model.to(device)  # type: ignore[arg-type]
-        settings = UpdateSpec(
-            spec.learning_rate, spec.warmup_rounds, micro_batch_tokens=spec.micro_batch_tokens
-        )
-        self.updater: Updater = Updater(self.model, settings)
+        self.updater: Updater = Updater(self.model, update_spec(spec))
 
     def run(self, observer: Observer, unchanged: Callable[[Tell], None]) -> None:
         """The rounds that are left, with a resume point every `checkpoint_every`."""
@@ -182,7 +189,7 @@ class _Rounds:
             for key, parameter in self.model.named_parameters():
                 parameter.copy_(state[key])
         load_optimizer(self.model, self.updater.optimizer, resume / "state")
-        facts = json.loads((resume / "log.json").read_text(encoding="utf-8"))
+        facts = read_json(resume / "log.json")
         self.log, self.tokens = facts["log"], facts["tokens"]
         self.seconds_before = facts["seconds"]
         observer.log(f"continues after round {len(self.log)}")

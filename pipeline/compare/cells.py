@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from hapo_core.errors import ConfigError
 from hapo_core.methods.entry import Teaching
 from hapo_core.methods.registry import methods
 from pipeline.config import Params, parse_params
 from pipeline.config.nearest import nearest
 from pipeline.config.section import checked_name
+from pipeline.config.yaml import read_yaml, read_yaml_file
 from pipeline.dependencies.lock import READS, lock_of
 
 Changes = Mapping[str, object]
@@ -97,12 +95,7 @@ def read_plain(path: Path) -> Plain:
     Raises:
         ConfigError: it is none, or no YAML, or the file cannot be read.
     """
-    try:
-        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"no YAML: {error}", where=str(path)) from error
+    raw = read_yaml_file(path)
     if not isinstance(raw, dict):
         raise ConfigError("not a mapping", where=str(path))
     return raw
@@ -119,10 +112,7 @@ def parse_changes(text: str) -> dict[str, object]:
         key, mark, value = pair.partition("=")
         if not mark or not key.strip():
             raise ConfigError(f"{pair!r} is not KEY=VALUE", where=text)
-        try:
-            found[key.strip()] = YAML(typ="safe").load(value)
-        except YAMLError as error:
-            raise ConfigError(f"{value!r} is no YAML", where=pair) from error
+        found[key.strip()] = read_yaml(value, pair)
     return found
 
 

@@ -19,6 +19,7 @@ from pipeline.artifacts import atomic_write_text, read_json
 from pipeline.artifacts.places import EVALUATIONS, SUMMARY
 from pipeline.artifacts.revisions import fetch
 from pipeline.config import PARAMS
+from pipeline.config.yaml import read_yaml_file
 from pipeline.dependencies.lock import GRAPH, place_of
 from pipeline.dependencies.provenance import PROVENANCE
 from pipeline.dependencies.values import flat
@@ -47,9 +48,7 @@ class Side:
     @property
     def params(self) -> dict[str, Any]:
         """As params.yaml has them, flat: `gate.threshold.gamma` -> value."""
-        from ruamel.yaml import YAML
-
-        return flat(YAML(typ="safe").load((self.root / PARAMS).read_text(encoding="utf-8")))
+        return flat(read_yaml_file(self.root / PARAMS))
 
     @property
     def made(self) -> AsMade | None:

@@ -9,13 +9,12 @@ from typing import TypeVar, get_args
 from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from hapo_core.errors import ConfigError, HapoError
 from pipeline.config.nearest import nearest
 from pipeline.config.params import Params
 from pipeline.config.section import Section
+from pipeline.config.yaml import endless_numbers, read_yaml_file, refuse_endless
 
 S = TypeVar("S", bound=Section)
 PARAMS = Path("params.yaml")
@@ -35,11 +34,7 @@ def load_params(path: Path = PARAMS) -> Params:
             remedy="run this in a hapo project; `hapo init DIR` makes one, `hapo train --help` one "
             "of your own model and data",
         )
-    try:
-        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not valid YAML: {error}", where=str(path)) from error
-    found = parse_params(raw, where=str(path))
+    found = parse_params(read_yaml_file(path), where=str(path))
     _READ.setdefault(path.resolve(), WeakValueDictionary())[id(found)] = found
     return found
 
@@ -53,7 +48,9 @@ def parse_params(raw: object, where: str = "params.yaml") -> Params:
     """Check a mapping against the schema; see `load_params` for the errors."""
     if not isinstance(raw, dict):
         raise ConfigError("the configuration is no mapping", where=where)
+    refuse_endless(raw, where)
     _check_string_keys(raw, where)
+    _check_numbers(raw, where)
     try:
         return Params.model_validate(_tuples(raw))
     except ValidationError as error:
@@ -80,6 +77,12 @@ def _check_string_keys(raw: dict[object, object], where: str) -> None:
                 where=f"{where}: segments",
                 remedy=f'write "{key}": with quotes (or use `hapo segments`)',
             )
+
+
+def _check_numbers(raw: dict[object, object], where: str) -> None:
+    """Infinity is above every lower bound, and no setting is meant to be it."""
+    for key in endless_numbers(raw):
+        raise ConfigError(f"{key}: a finite number is needed", where=where, remedy="write one")
 
 
 def _tuples(value: object) -> object:

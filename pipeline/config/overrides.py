@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from hapo_core.errors import ConfigError
@@ -22,7 +20,7 @@ from pipeline.artifacts import atomic_write_text
 from pipeline.config import PARAMS, Params, parse_params, profiles
 from pipeline.config.nearest import nearest
 from pipeline.config.section import Section
-from pipeline.config.yaml import round_trip
+from pipeline.config.yaml import BAD_YAML, bad_yaml, read_yaml, round_trip
 
 WRITTEN = Path(".hapo/params.written")
 """Hash of the params.yaml that `configure` wrote last: such a file holds no work of a person."""
@@ -82,8 +80,7 @@ def configure(
 
 
 def _refuse_code(given: str, text: str) -> None:
-    safe = YAML(typ="safe")
-    before, after = (dict(_code(safe.load(one))) for one in (given, text))
+    before, after = (dict(_code(read_yaml(one, "overrides"))) for one in (given, text))
     for key, value in after.items():
         if before.get(key) != value:
             raise ConfigError(
@@ -113,6 +110,9 @@ def with_overrides(text: str, overrides: tuple[str, ...], where: str = "params.y
     Raises:
         ConfigError: no `=`, a path through something that is no section, or an invalid result.
     """
+    parsed = read_yaml(text, where)
+    if overrides and not isinstance(parsed, Mapping):
+        raise ConfigError("the configuration is no mapping", where=where)
     yaml = round_trip()
     try:
         whole = yaml.load(text)
@@ -121,10 +121,9 @@ def with_overrides(text: str, overrides: tuple[str, ...], where: str = "params.y
         sink = io.StringIO()
         yaml.dump(whole, sink)
         changed = sink.getvalue() if overrides else text
-        raw = YAML(typ="safe").load(changed)
-    except YAMLError as error:
-        raise ConfigError(f"not valid YAML: {error}", where=where) from error
-    parse_params(raw, where=where)
+    except BAD_YAML as error:
+        raise bad_yaml(error, where) from error
+    parse_params(read_yaml(changed, where), where=where)
     return changed
 
 
@@ -170,7 +169,7 @@ def _put(whole: Any, item: str) -> None:
         if not isinstance(inner, Mapping):
             raise ConfigError(f"{item}: {part!r} is a value, no section", where="overrides")
         section = inner
-    section[last] = _quoted(YAML(typ="safe").load(value))
+    section[last] = _quoted(read_yaml(value, item))
 
 
 def _quoted(value: Any) -> Any:

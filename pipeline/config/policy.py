@@ -85,6 +85,8 @@ class ColdStart(Section):
     warmup_rounds: int = Field(default=0, ge=0)
     micro_batch_tokens: int = Field(default=2048, ge=1)
     """Padded tokens of one forward pass; changes memory, never the result."""
+    mixed_precision: bool = False
+    """Passes in bfloat16 (autocast), as `update.mixed_precision`; with AMX faster."""
     checkpoint_every: int = Field(default=10, ge=1)
     """Rounds between resume points; a kill costs at most these."""
     keep: bool = False

@@ -6,14 +6,12 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from hapo_core.errors import ConfigError
 from pipeline.artifacts import atomic_write_bytes
 from pipeline.config import PARAMS, load_params
 from pipeline.config.nearest import did_you_mean
 from pipeline.config.shipped import shipped
+from pipeline.config.yaml import BAD_YAML, plain_values
 
 FOLDER = Path("params")
 
@@ -41,8 +39,8 @@ def current(root: Path = Path()) -> tuple[str | None, bool]:
         return None, False
     text = path.read_bytes()
     try:
-        raw = YAML(typ="safe").load(text.decode("utf-8"))
-    except (YAMLError, UnicodeDecodeError):
+        raw = plain_values(text.decode("utf-8"))
+    except BAD_YAML:
         return None, True
     name = raw.get("profile") if isinstance(raw, dict) else None
     if not isinstance(name, str):

@@ -275,7 +275,7 @@ def _watched(
     for done, record in enumerate(records, start=1):
         yield record
         if done % 1000 == 0:
-            observer.progress(done, max(done, total or 0) + 1, what=f"rows of {name}")
+            observer.progress(done, max(done + 1, total or 0), what=f"rows of {name}")
 
 
 def _last_reasons(account: Account) -> str:

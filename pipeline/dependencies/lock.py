@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
+from hapo_core.json_text import parse_json
 from pipeline.artifacts import atomic_write_text, sha256_file
 from pipeline.config import Params, Segment
 from pipeline.config.data import PresetSource
@@ -266,7 +267,7 @@ def place_of(kind: str, root: Path = Path()) -> Path:
 def read_lock(kind: str, root: Path = Path()) -> Lock | None:
     """The lock that was made last; None where there is none or it is torn."""
     try:
-        found = json.loads(place_of(kind, root).read_text(encoding="utf-8"))
+        found = parse_json(place_of(kind, root).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     return found if isinstance(found, dict) else None

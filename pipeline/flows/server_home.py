@@ -6,7 +6,6 @@ A server is trusted only where its process runs as this user with this home and 
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import sqlite3
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hapo_core.errors import HapoError
+from hapo_core.json_text import parse_json
 from pipeline.artifacts import atomic_write_json
 from pipeline.system.processes import alive
 
@@ -103,7 +103,7 @@ def write_record(root: Path, server: Server) -> None:
 def recorded(root: Path) -> Server | None:
     """The server that was started last, if it is well recorded; it may be gone."""
     try:
-        record = json.loads((root / HOME / "server.json").read_text(encoding="utf-8"))
+        record = parse_json((root / HOME / "server.json").read_text(encoding="utf-8"))
         server = Server(url=str(record["url"]), pid=int(record["pid"]), auth=password(root))
         return server if server.port else None
     except (OSError, ValueError, KeyError, TypeError, IndexError):
@@ -180,7 +180,7 @@ def forget_failure(root: Path) -> None:
 def known_failure(root: Path) -> str | None:
     """Why the server did not start last time, while its database is the same."""
     try:
-        failed = json.loads((root / HOME / _FAILED).read_text(encoding="utf-8"))
+        failed = parse_json((root / HOME / _FAILED).read_text(encoding="utf-8"))
         return str(failed["what"]) if failed["database"] == _stamp(root) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -97,6 +97,11 @@ def guarded(main: Callable[[], object]) -> int:
     return result if isinstance(result, int) else 0
 
 
+_OTHER_THINGS = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG)
+"""A folder in a file's place, a file in a folder's, a circle of links, a pipe or socket, or a name
+that the file system does not take."""
+
+
 def _not_ours(error: OSError) -> HapoError | None:
     """The error for a file that this user may not write (or read): a read-only project."""
     where = str(error.filename) if error.filename else None
@@ -106,6 +111,14 @@ def _not_ours(error: OSError) -> HapoError | None:
     if error.errno in (errno.EACCES, errno.EPERM):
         what = f"this user may not use a file or folder that is needed ({error.strerror})"
         remedy = "it belongs to another user or is protected: change that, or work in a copy"
+        return HapoError(what, where=where, remedy=remedy)
+    lost = where is not None and error.errno == errno.ENOENT and Path(where).is_symlink()
+    if lost or error.errno in _OTHER_THINGS:
+        said = "a link to something that is not there" if lost else error.strerror
+        what = f"what lies there cannot be used as the file or folder that it should be ({said})"
+        remedy = (
+            "remove it; `dvc checkout` restores what a stage made, `hapo init . --upgrade` code"
+        )
         return HapoError(what, where=where, remedy=remedy)
     return None
 

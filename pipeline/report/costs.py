@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import MANIFEST, read_json, read_timings, sha256_file
+from pipeline.artifacts import MANIFEST, read_manifest, read_timings, sha256_file
 from pipeline.config import Params
 
 
@@ -83,7 +83,7 @@ def _has(folder: Path) -> bool:
 
 
 def _fingerprint(name: str, folder: Path) -> Fingerprint:
-    files: dict[str, dict[str, Any]] = read_json(folder / MANIFEST).get("files", {})
+    files: dict[str, dict[str, Any]] = read_manifest(folder)["files"]
     return Fingerprint(
         artifact=name,
         files=len(files),

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from hapo_core.errors import ConfigError
 from pipeline.config import PARAMS
 from pipeline.config.nearest import nearest
+from pipeline.config.yaml import read_yaml_file
 from pipeline.run.request import Request
 
 
@@ -36,9 +35,8 @@ def check_targets(request: Request, root: Path = Path()) -> None:
 
 def stages(root: Path = Path()) -> list[str]:
     """The names in dvc.yaml; of a stage for each key, its own name and each with its key."""
-    yaml = YAML(typ="safe")
-    graph = yaml.load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    params = yaml.load((root / PARAMS).read_text(encoding="utf-8"))
+    graph = read_yaml_file(root / "dvc.yaml")["stages"]
+    params = read_yaml_file(root / PARAMS)
     found = []
     for name, stage in graph.items():
         found.append(str(name))

@@ -16,6 +16,7 @@ from pipeline.artifacts import (
     fsync_folder,
     identity,
     read_json,
+    read_manifest,
     remove,
     rewrite_manifest,
 )
@@ -92,7 +93,7 @@ def _thin(folder: Path, parts: Sequence[str]) -> None:
         old.rename(folder)
     remove(aside)
     remove(old)
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_manifest(folder)
     if set(parts) <= set(manifest["facts"].get(THINNED, [])):
         return
     gone = {folder / part for part in parts}

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
+from hapo_core.json_text import parse_json
 from pipeline.artifacts import atomic_write_text
+from pipeline.config.yaml import BAD_YAML, plain_values
 from pipeline.system.processes import alive
 
 RWLOCK = Path(".dvc/tmp/rwlock")
@@ -34,7 +33,7 @@ def heal_rwlock(root: Path = Path()) -> list[str]:
     if not path.is_file():
         return []
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = parse_json(path.read_text(encoding="utf-8"))
     except ValueError:
         entries = None
     if not isinstance(entries, dict):
@@ -90,8 +89,8 @@ def _read(path: Path) -> str:
 def _whole(text: str) -> bool:
     """Whether it is YAML with DVC's sections (a cut in a value passes: DVC then sees a change)."""
     try:
-        found = YAML(typ="safe").load(text)
-    except YAMLError:
+        found = plain_values(text)
+    except BAD_YAML:
         return False
     return isinstance(found, dict) and isinstance(found.get("stages"), dict)
 
@@ -99,7 +98,7 @@ def _whole(text: str) -> bool:
 def writers(root: Path = Path()) -> dict[str, int]:
     """What DVC is writing now: absolute output path -> id of the living DVC process."""
     try:
-        entries = json.loads((root / RWLOCK).read_text(encoding="utf-8"))
+        entries = parse_json((root / RWLOCK).read_text(encoding="utf-8"))
         held = entries.get("write", {})
         return {str(path): int(info["pid"]) for path, info in held.items() if _holds(info)}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):

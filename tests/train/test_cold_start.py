@@ -13,6 +13,7 @@ from small import PARAMS, clone, hashes
 
 from hapo_core.errors import ConfigError
 from pipeline.artifacts.tables import BASE_LOG, ROLLOUTS, read_table
+from pipeline.cold_start.stage import update_spec
 from pipeline.config import parse_params
 from pipeline.config.yaml import round_trip
 
@@ -143,6 +144,16 @@ def _plain(value: object) -> object:
     from pipeline.config.segments import _plain
 
     return _plain(value)
+
+
+def test_its_own_settings_reach_the_update() -> None:
+    changed = (
+        "learning_rate: 0.002, warmup_rounds: 7, micro_batch_tokens: 512, mixed_precision: true"
+    )
+    spec = parse_params(_plain(_with("learning_rate: 0.002", changed))).cold_start["start"]
+    found = update_spec(spec)
+    assert (found.learning_rate, found.warmup_rounds) == (0.002, 7)
+    assert (found.micro_batch_tokens, found.mixed_precision) == (512, True)
 
 
 def test_dvc_makes_a_stage_of_it_only_where_there_is_one(project: Path) -> None:

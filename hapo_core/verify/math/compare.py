@@ -134,6 +134,10 @@ def _atom_and_collection(gold: Node, answer: Node) -> Outcome:
         if other.kind == "set" and re.fullmatch(r"[A-Za-z]", atom.text.strip()):
             return None, "structure"  # `{x}` may be a set or a fractional part, and is no x
         return compare_nodes(gold, member) if atom is gold else compare_nodes(member, answer)
+    vector = other.fence in ("()", "row", "column") and len(other.items) in (2, 3)
+    axes = structure.along_axes(atom.text, len(other.items)) if vector else None
+    if axes is not None:
+        return _ordered(*((axes.items, other.items) if atom is gold else (other.items, axes.items)))
     if words.is_prose(atom.text) or region.looks_like_region(atom.text):
         return None, "structure"
     few = other is answer and other.kind == "list" and len(other.items) <= _MAX_RESTATED

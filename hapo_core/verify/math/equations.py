@@ -32,6 +32,7 @@ _NAME = re.compile(
 _NAMED_TEXT = re.compile(r"^\\?(?:text\{)?[A-Za-z][A-Za-z ]+\d?\}?\s*:\s*(.+)$", re.DOTALL)
 _APPLIED = re.compile(r"^(\\?[A-Za-z]+(?:_\{?\w+\}?)?'*)\s*\(([^()=]*(?:\([^()]*\)[^()=]*)*)\)$")
 _FUNCTION = re.compile(r"^(\\?[A-Za-z]+(?:_\{?\w+\}?)?)\s*\(\s*([a-zA-Z])\s*\)$")
+_CONSTANTS = {"\\pi", "{\\pi}"}
 _SYMMETRIC = {"\\gcd", "\\lcm", "\\max", "\\min"}
 _COEFFICIENT = re.compile(r"\d|[+\-*/^]|\\(?:cdot|times|sqrt|pm)")
 
@@ -42,6 +43,8 @@ def equal_atoms(gold: str, answer: str) -> Outcome:
         return True, "same-text"
     if not owners.agree(_label(gold), _label(answer)):
         return False, "name"
+    if any(map(_far_off, (gold, answer))):
+        return None, "chain"
     golds, answers = _sides(gold), _sides(answer)
     if len(golds) == 2 and is_name(golds[1]) and not is_name(golds[0]) and golds[1]:
         golds = golds[::-1]  # `2 = x`
@@ -78,6 +81,12 @@ def _sides(text: str) -> list[str]:
     return parts if all(parts[1:]) else [text]
 
 
+def _far_off(text: str) -> bool:
+    """`3 \\approx e`: `e` is no name there."""
+    parts = split_top(text, {"=", "\\approx", "\\simeq"})
+    return len(parts) == 2 and parts[1] == "e" and "\\a" in text and not _close(*parts)
+
+
 def _close(exact: str, decimal: str) -> bool:
     """Whether a decimal may stand behind `\\approx`; true where one of them is no constant."""
     values = constant_of(exact), constant_of(decimal)
@@ -91,6 +100,8 @@ def is_name(text: str) -> bool:
     text = text.strip()
     if not text:
         return True
+    if text in _CONSTANTS:
+        return False
     outside = re.sub(r"_\s*(?:\{[^{}]*\}|\w)|\([^()]*\)|\\text\{[^{}]*\}", "", text)
     return bool(_NAME.fullmatch(text)) and not _COEFFICIENT.search(outside) and len(text) < 60
 

@@ -14,6 +14,7 @@ from functools import partial
 
 from hapo_core.verify.extract import boxed, extract_answer, joined_boxes
 from hapo_core.verify.math import (
+    dates,
     fastpath,
     guard,
     pieces,
@@ -119,11 +120,10 @@ def _decide(gold: str, answer: str, left: str, right: str) -> Graded:
     verdict = fastpath.decide(left, right)
     if verdict is not None:
         return verdict, fastpath.NAME
-    dates = _date(left), _date(right)
-    if dates[0] and dates[1]:
-        return (Verdict.CORRECT if dates[0] == dates[1] else Verdict.WRONG), "date"
-    if dates[0] or dates[1]:
-        return Verdict.UNPARSED, "date"
+    dated = dates.decide(left, right)
+    if dated is not None:
+        return dated, "date"
+    right = spelling.ratio_in_words(left, right)
     stated = _statements(left, right)
     if stated is not None:
         return stated
@@ -139,17 +139,6 @@ def _decide(gold: str, answer: str, left: str, right: str) -> Graded:
     if any(words.is_prose(t) or _DOTS.search(t) for t in bare) or _embedded(answer):
         return _prose(gold, answer, left, right)
     return _values(gold, answer, left, right)
-
-
-_DATE = re.compile(
-    r"(?:\\text\{)?\s*(?:([12]\d{3})([-/.])(\d{1,2})\2(\d{1,2})|(\d{1,2})([-/.])(\d{1,2})\6([12]\d{3}))\s*\}?"
-)
-
-
-def _date(text: str) -> tuple[int, ...]:
-    """The numbers of `1999-01-02`, which is no difference, in their order; else nothing."""
-    match = _DATE.fullmatch(text)
-    return tuple(int(part) for part in match.groups() if part and part.isdigit()) if match else ()
 
 
 def _values(gold: str, answer: str, left: str, right: str) -> Graded:

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
+from hapo_core.verify.math import names
 from hapo_core.verify.math.structure import split_top
 
 _TOKEN = re.compile(
@@ -237,6 +238,9 @@ def lost(gold: str, answer: str) -> str:
         return "sides"
     if _modulus(gold) != _modulus(answer):
         return "modulus"
+    named = names.differ(gold, answer)
+    if named:
+        return named
     changing = {
         w for w in (left.words - right.words) + (right.words - left.words) if w in _CHANGING
     }
@@ -248,7 +252,8 @@ north south east west northeast northwest southeast southwest northward southwar
 westward left right upward upwards downward downwards down clockwise counterclockwise
 anticlockwise forward forwards backward backwards inward outward uphill downhill gain loss profit
 deficit surplus increase decrease increased decreased rise fall earlier later early late ahead
-behind owed deposit withdrawal debit credit won lost bc ad bce ce
+behind owed deposit withdrawal debit credit won lost bc ad bce ce ago now wins losses heads tails
+boys girls men women males females husband wife celsius fahrenheit kelvin noon midnight
 """
 _DIRECTIONS = set(_DIRECTION_WORDS.split())
 """Words behind a value that turn it around; one side may leave them out."""

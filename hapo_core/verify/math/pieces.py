@@ -33,7 +33,7 @@ def decide(gold: str, answer: str, same: Equal) -> tuple[bool | None, str]:
     rows = _rows(gold), _rows(answer)
     if rows[0] and rows[1]:
         return _same_rows(rows[0], rows[1], same), "cases"
-    classes = _residues(gold), _residues(answer)
+    classes = _residues(gold) or _family(gold), _residues(answer) or _family(answer)
     if classes[0] and classes[1]:
         return _same_residues(classes[0], classes[1]), "congruence"
     return None, ""
@@ -111,6 +111,26 @@ def _residues(text: str) -> _Residues | None:
     if len(names) > 1 or len(moduli) != 1 or not min(moduli):
         return None
     return _Residues(next(iter(names), ""), next(iter(moduli)), tuple(residues))
+
+
+_FAMILY = re.compile(
+    r"^(?:(\\?[A-Za-z]+(?:_\{?\w+\}?)?)\s*=\s*)?(?:(\d{1,6})\s*([klmnt])\s*(?:([+-]\s*\d{1,6}))?"
+    r"|(-?\d{1,6})\s*\+\s*(\d{1,6})\s*([klmnt]))"
+    r"(?:\s*,?\s*(?:\\text\{\s*(?:where|for|with)?\s*\})?\s*\(?\s*(?:\3|\7)\s*\\in\s*\\mathbb\s*\{?\s*Z\s*\}?\s*\)?)?$"
+)
+
+
+def _family(text: str) -> _Residues | None:
+    """`x = 7k + 3`, over all whole numbers k."""
+    match = _FAMILY.match(text.strip())
+    if match is None:
+        return None
+    name, modulus, letter, residue, first, behind, second = match.groups()
+    if name == (letter or second) or not int(modulus or behind):
+        return None
+    return _Residues(
+        name or "", int(modulus or behind), (int((residue or first or "0").replace(" ", "")),)
+    )
 
 
 def _same_residues(gold: _Residues, answer: _Residues) -> bool | None:

@@ -17,6 +17,7 @@ for _dimension, _table in {
     "mass": "mg 1/1000 g 1 gram 1 kg 1000 kilogram 1000 tonne 1000000",
     "time": "s 1 sec 1 second 1 min 60 minute 60 h 3600 hr 3600 hour 3600 day 86400 week 604800",
     "volume": "ml 1/1000 mL 1/1000 l 1 L 1 liter 1 litre 1",
+    "share": "ppm 1/1000000 ppb 1/1000000000",
     "money": "cent 1/100 cents 1/100 dollar 1",
     "half of a day": "am 1 a.m 1 AM 1",
     "other half of a day": "pm 1 p.m 1 PM 1",
@@ -62,9 +63,11 @@ _CLOCK = re.compile(
 _CURRENCY = re.compile(r"^(?:[€£¥₹]|\\(?:pounds|euro)|USD|Rs\.?)\s*|\s*[€£¥₹]$")
 _BARE_COMPOUND = re.compile(
     r"^(-?\d[\d.,]*)\s*((?:sq|square|cubic)\.? [a-z]+|[A-Za-z]+(?:\s*\^\s*\{?[23]\}?)?"
-    r"(?:\s*(?:/|per)\s*[A-Za-z]+(?:\s*\^\s*\{?[23]\}?)?)+|(?<= )[mghsLlNJWVKA])$"
+    r"(?:\s*(?:/|per)\s*[A-Za-z]+(?:\s*\^\s*\{?[23]\}?)?)+|(?<= )[mghsLlNJWVKA]"
+    r"|[A-Za-z]+(?:\s*(?:\\cdot\s*)?[A-Za-z]+\s*\^\s*\{?\s*-\s*[123]\s*\}?)+)$"
 )
-"""`60 km/h`, `12 sq cm`, `12 m`: bare units, where nothing else is left to be a variable."""
+"""`60 km/h`, `60 km h^{-1}`, `12 sq cm`, `12 m`: bare units, where nothing else is left
+to be a variable."""
 _DECIMAL = re.compile(
     r"^([+-]?)\s*(\d+)(?:\.(\d+))?\s*"
     r"(?:\\(?:times|cdot)\s*10\s*\^\s*(?:\{\s*)?([+-]?\d{1,4})\s*\}?)?$"
@@ -242,7 +245,7 @@ _PREFIXES = {"": 0} | {
     name: int(power) for name, power in re.findall(r"(\S+) (-?\d+)", _PREFIX_TABLE)
 }
 _PREFIXED = re.compile(
-    r"(\\mu|[kMGThcmnp]?)\s*(Pa|[JWVANFTH]|Hz|mol|eV|Wh|cal|bar|B|\\Omega|bits?|bytes?|[bB]ps|[bBr]pm|rps)"
+    r"(\\mu|[kMGThcmnp]?)\s*(Pa|[JWVANFTHCKS]|Hz|mol|eV|Wh|cal|bar|B|\\Omega|bits?|bytes?|[bB]ps|[bBr]pm|rps)"
     r"|((?:kilo|mega|giga|tera|hecto|centi|milli|micro|nano|pico)?)"
     r"(joule|watt|volt|amp|ampere|newton|pascal|hertz|mole|ohm|calorie|byte|bit|electronvolt)s?"
 )
@@ -270,6 +273,27 @@ def prefix_factor(gold: str, answer: str) -> Fraction | None:
         step = _PREFIXES[prefix] - _PREFIXES[second]
         power += -step if "/" in sides[0][:place] else step
     return Fraction(10) ** power
+
+
+def other_powers(gold: str, answer: str) -> bool:
+    """Whether both are written with the same words and signs in other powers: `mol/L`, `L/mol`."""
+    left, right = _powers(gold), _powers(answer)
+    return bool(left) and set(left) == set(right) and left != right
+
+
+def _powers(unit: str) -> dict[str, int]:
+    """How often each word of a unit multiplies (`W/m^2`: W 1, m -2)."""
+    powers: dict[str, int] = {}
+    sign, last = 1, ""
+    for token in re.findall(r"\\?[A-Za-z]+|/|\^\s*\{?\s*-?\d", _spelled(unit)):
+        if token in ("/", "per"):
+            sign = -1
+        elif not token.startswith("^"):
+            last = token.removesuffix("s") if len(token) > 3 else token
+            powers[last] = powers.get(last, 0) + sign
+        elif last:
+            powers[last] += sign * (int(re.sub(r"[^\d-]", "", token)) - 1)
+    return powers
 
 
 def _powered(tokens: list[str], place: int) -> bool:

@@ -14,7 +14,9 @@ CHARACTERS = {
     "‖": r"\Vert ", "∥": r"\parallel ", "⊥": r"\perp ", "∣": "|", "∼": r"\sim ", "≡": r"\equiv ",
     "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}",
     "⁄": "/", "∛": r"\sqrt[3]", "ⁿ": "^{n}", "⁻": "^{-}", "、": ",", "，": ",", "；": ";",
-    "：": ":", "（": "(", "）": ")", "γ": r"\gamma ", "δ": r"\delta ", "ε": r"\epsilon ",
+    "：": ":", "△": r"\triangle ", "∠": r"\angle ", "∡": r"\angle ", "≅": r"\cong ",
+    "⟂": r"\perp ", "∝": r"\propto ", "⊙": r"\odot ", "□": r"\square ",
+    "（": "(", "）": ")", "γ": r"\gamma ", "δ": r"\delta ", "ε": r"\epsilon ",
     "μ": r"\mu ", "ρ": r"\rho ", "σ": r"\sigma ", "φ": r"\phi ", "ω": r"\omega ",
     "Δ": r"\Delta ", "Ω": r"\Omega ", "Σ": r"\Sigma ", "→": r"\to ", "″": "''",
     **{c: f"_{{{d}}}" for c, d in zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True)},
@@ -43,6 +45,15 @@ _CHINESE = [
         (r"^(?:答案(?:是|为|[:：])|答[:：])\s*", ""),
     ]
 ]
+_CYRILLIC_UNITS = (
+    "руб(?:л(?:ь|я|ей))?|копе(?:йка|йки|ек)|кг|км|см|мм|дм|мл|м|г|л|т|с|ч|мин|ч(?:ас(?:а|ов)?)|минут[аы]?"
+    "|секунд[аы]?|дн(?:я|ей)|день|лет|год(?:а|ов)?|недел[ьия]|месяц(?:а|ев)?|человека?|штук[аи]?|шт"
+    "|градус(?:а|ов)?|метр(?:а|ов)?|километр(?:а|ов)?|тонн[аы]?|литр(?:а|ов)?|раз(?:а)?|км/ч|м/с"
+)
+_CYRILLIC_UNIT = re.compile(
+    rf"(?<=[\d}}])\s*(?:\\text\s*\{{\s*)?(?:{_CYRILLIC_UNITS})(?:\^\{{?[23]\}}?)?\.?\s*\}}?\s*$"
+)
+"""Like the Chinese ones at the end of a value; `пар` (pairs), `дюжин`, `тысяч` are not here."""
 _CHINESE_SIGN = re.compile(r"[\u4e00-\u9fff]")
 _PLAIN_FUNCTION = re.compile(
     r"(?<![\\A-Za-z{])(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log)"
@@ -71,6 +82,8 @@ _OPENING_SIGN = re.compile(r"^\s*\\(?:approx|simeq)(?![a-z])\s*")
 
 def plain(text: str) -> str:
     """The text with LaTeX commands for plain-text ones and every argument in braces."""
+    if _CYRILLIC_UNIT.search(text):
+        text = _CYRILLIC_UNIT.sub("", text)
     if _CHINESE_SIGN.search(text):
         for pattern, replacement in _CHINESE:
             text = pattern.sub(replacement, text)
@@ -193,6 +206,18 @@ def unworded(text: str) -> str:
             rest = "\\text{" + rest
         text = rest
     return _OPENING_SIGN.sub("", text)
+
+
+_TERM = r"(\d+(?:\.\d+)?)"
+_RATIO = re.compile(rf"{_TERM}(?:\s*:\s*{_TERM})+")
+_RATIO_IN_WORDS = re.compile(rf"{_TERM}(?:\s*(?:\\text\{{\s*to\s*\}}|to)\s*{_TERM})+")
+
+
+def ratio_in_words(gold: str, answer: str) -> str:
+    """The answer `3 to 2` as `3:2`, where the gold is a ratio; else it may be a range."""
+    if not _RATIO.fullmatch(gold) or not _RATIO_IN_WORDS.fullmatch(answer):
+        return answer
+    return re.sub(r"\s*(?:\\text\{\s*to\s*\}|to)\s*", ":", answer)
 
 
 def split_remark(text: str) -> tuple[str, str]:

@@ -28,6 +28,14 @@ _MATRIX = re.compile(
     r"\\end\{\1\}\s*\)?\]?",
     re.DOTALL,
 )
+_SCALAR = re.compile(
+    r"(-|-?\s*(?:\d+(?:\.\d+)?(?:/\d+)?|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\sqrt\s*\{[^{}]*\}))"
+    r"\s*(?:\\cdot\s*)?(?=\[?\(?\s*\\begin\{[pbB]?matrix\})"
+)
+"""A factor before a matrix: `\\frac{1}{2} \\begin{pmatrix} ...`."""
+_UNIT_VECTOR = re.compile(
+    r"\\(?:hat|vec|mathbf|text|boldsymbol|overrightarrow)\s*(?:\{\s*\\?([ijk])(?:math)?\s*\}|\\?([ijk])(?:math)?)"
+)
 _MAX_SIGNS = 4
 
 
@@ -173,6 +181,14 @@ def _signs(node: Node) -> Node:
 
 
 def _vector(text: str) -> Node | None:
+    factor = _SCALAR.match(text)
+    if factor:
+        inner = _vector(text[factor.end() :])
+        if inner is None:
+            return None
+        times = f"({factor.group(1)})" if factor.group(1) != "-" else "-"
+        scaled = tuple(parse(f"{times}({item.text})") for item in inner.items)
+        return Node("vector", text, scaled, inner.fence)
     match = _MATRIX.fullmatch(text)
     if not match:
         return None
@@ -186,6 +202,27 @@ def _vector(text: str) -> Node | None:
     if len(cells) == 1 and len(cells[0]) > 1:
         return Node("vector", text, items, "row")
     return Node("vector", text, items, f"{len(cells)}x{len(cells[0])}") if len(items) > 1 else None
+
+
+def along_axes(text: str, dimension: int) -> Node | None:
+    """`3i - 4j` and `\\hat{i} + 2\\hat{k}` as a tuple; None for anything else."""
+    bare = _UNIT_VECTOR.sub(lambda m: m.group(1) or m.group(2), text)
+    parts, signs = split_with(bare, {"+", "-"})
+    if not parts[0]:
+        parts = parts[1:]
+    else:
+        signs = ["+", *signs]
+    found: dict[str, str] = {}
+    for sign, part in zip(signs, parts, strict=True):
+        coefficient, axis = part[:-1].removesuffix("\\cdot").strip(), part[-1:]
+        if axis not in "ijk"[:dimension] or axis in found:
+            return None
+        if re.search(r"[ijk]", re.sub(r"\\[a-zA-Z]+", " ", coefficient)):
+            return None
+        found[axis] = f"-({coefficient or 1})" if sign == "-" else coefficient or "1"
+    if len(found) < 2:
+        return None
+    return Node("tuple", text, tuple(parse(found.get(a, "0")) for a in "ijk"[:dimension]), "()")
 
 
 def point_name(text: str) -> str:

@@ -130,6 +130,11 @@ _TEXT_COMMAND = re.compile(
     r"\\(?:text(?:normal|bf|it|rm|sf|tt|up)?|math(?:rm|bf|it|sf)|mbox|hbox|operatorname\*?)\s*\{"
     r"([^{}]*)\}"
 )
+_UNITS_WITH_POWERS = re.compile(
+    r"(?<=[\d} ~,;])\\(?:mathrm|text|rm)\s*"
+    r"\{((?:[A-Za-z/ ~.]|\\[,;: ]|\\cdot(?![a-z])|\^\{?-?\d\}?)*)\}"
+)
+"""`9.8 \\mathrm{m\\,s^{-2}}`."""
 _JOINED_WORDS = re.compile(r"((?:(?<=[\s,])(?:and|or)(?=\s*$))|(?:^(?:and|or)\b))")
 _UNIT_BEFORE = re.compile(
     r"\d[\s~\\,;!]*(?:\\(?:text|mathrm)\s*\{[^{}]*\}[\s\\,~]*(?:\\cdot|/)\s*)+$"
@@ -178,6 +183,7 @@ def tidy(text: str) -> str:
     text = spelling.plain(text)
     text = _BASE_WORD.sub(lambda m: f"_{{{_BASES[m.group(1)]}}}", text)
     text = _OLD_FONT.sub(lambda m: f"\\text{{{m.group(1) or m.group(2) or ''}}}", text)
+    text = _UNITS_WITH_POWERS.sub(_unit_by_unit, text)
     text = _TEXT_COMMAND.sub(_text_or_letter, text)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
@@ -199,6 +205,14 @@ def tidy(text: str) -> str:
     text = spelling.french(text.lstrip(",;: "))
     text = _DIAGONAL.sub(_diagonal, text)
     return r"\mathbb{R}" if _ALL_REALS.fullmatch(text) else text
+
+
+def _unit_by_unit(match: re.Match[str]) -> str:
+    """Where it has powers in it, every unit in a `\\text` of its own."""
+    content = match.group(1)
+    if "^" not in content:
+        return match.group()
+    return re.sub(r"(?<![\\A-Za-z])[A-Za-z]+", r"\\text{\g<0>}", content)
 
 
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,

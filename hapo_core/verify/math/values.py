@@ -12,6 +12,7 @@ from hapo_core.verify.math.quantity import (
     Decimal,
     Quantity,
     known_units,
+    other_powers,
     prefix_factor,
     read_clock,
     read_decimal,
@@ -76,7 +77,7 @@ def equal_values(gold: str, answer: str) -> Outcome:
     if g.unit and a.unit and compact(g.unit) != compact(a.unit):
         left, right = unit_factor(g.unit), unit_factor(a.unit)
         scale = None if left and right else prefix_factor(g.unit, a.unit)
-        if scale == 0:
+        if scale == 0 or other_powers(g.unit, a.unit):
             return False, "units"
         if scale is not None:
             return _equal_scaled(g.core, a.core, scale, Fraction(1))[0], "units"
@@ -138,6 +139,8 @@ def _percent(gold: Quantity, answer: Quantity) -> Outcome:
     same, _ = _equal_scaled(gold.core, answer.core, left, right)
     if same:
         return True, "percent"
+    if gold.unit or answer.unit:
+        return None, "percent"
     bare = read_decimal(answer.core if gold.percent else gold.core)
     if bare is not None and abs(bare.value) >= 1:
         return _equal_scaled(gold.core, answer.core)[0], "percent-sign"

@@ -183,6 +183,7 @@ def _names(text: str) -> list[str]:
 
 def _choice(gold: str, answer: str) -> Verdict | None:
     """`(D) Alina`, `D.` and `(D)` are the choice D. A lone capital may be a variable as well."""
+    gold, answer = (re.sub(r"\\text\{([^{}]*)\}", r"\1", side) for side in (gold, answer))
     left, right = plain_choice(gold), plain_choice(answer)
     if left is None or right is None:
         return None
