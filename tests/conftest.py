@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import compileall
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +16,9 @@ from typing import Any
 
 import pytest
 import warm
+from servers import PrefectServer, serve
 
-from pipeline.flows import server
+from hapo_core.verify.workers import process
 
 # Two workers of pytest on two cores: a second thread in each costs more than it gives (80 times on
 # a loaded machine), and threads that spin while they wait take the core from those that work.
@@ -145,92 +142,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 # --- a Prefect server ---------------------------------------------------------------------------
 
 
-@dataclass
-class PrefectServer:
-    """A running server of the tests, and questions to its API."""
-
-    api: str
-    root: Path
-    pid: int
-    auth: str
-
-    @property
-    def env(self) -> dict[str, str]:
-        """How a process is told of the server."""
-        return {"PREFECT_API_URL": self.api, "PREFECT_API_AUTH_STRING": self.auth}
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Of a JSON request that is let in."""
-        token = base64.b64encode(self.auth.encode()).decode()
-        return {"content-type": "application/json", "authorization": f"Basic {token}"}
-
-    def post(self, path: str, body: Mapping[str, object] | None = None) -> Any:
-        """POST JSON, answer as JSON."""
-        request = urllib.request.Request(
-            self.api + path,
-            json.dumps(dict(body or {})).encode(),
-            self.headers,
-        )
-        return self._send(request)
-
-    def patch(self, path: str, body: Mapping[str, object]) -> None:
-        """PATCH JSON."""
-        data = json.dumps(dict(body)).encode()
-        self._send(urllib.request.Request(self.api + path, data, self.headers, method="PATCH"))
-
-    def _send(self, request: urllib.request.Request) -> Any:
-        """A busy server answers 503 (its database was locked): ask again, as Prefect does."""
-        for left in reversed(range(10)):
-            try:
-                with urllib.request.urlopen(request, timeout=60) as reply:
-                    return json.loads(reply.read() or "null")
-            except urllib.error.HTTPError as error:
-                if error.code != 503 or not left:
-                    raise
-            time.sleep(0.5)
-        raise AssertionError("not reached")
-
-    def flow_runs(self, **where: object) -> list[dict[str, Any]]:
-        """Flow runs, newest first; `where` filters them by API fields."""
-        body = {"sort": "START_TIME_DESC", "flow_runs": where}
-        return list(self.post("/flow_runs/filter", body))
-
-    def children(self, run_id: str) -> list[dict[str, Any]]:
-        """The flow runs below a flow run."""
-        return self.flow_runs(parent_flow_run_id={"any_": [run_id]})
-
-    def task_runs(self, run_id: str) -> list[dict[str, Any]]:
-        """The task runs of a flow run."""
-        body = {"flow_runs": {"id": {"any_": [run_id]}}, "limit": 200}
-        return list(self.post("/task_runs/filter", body))
-
-    def logs(self, run_id: str) -> list[str]:
-        """The log lines of a flow run."""
-        body = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC"}
-        return [line["message"] for line in self.post("/logs/filter", body)]
-
-
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """One server for all tests: own home, a free port, loopback only."""
-    yield from _serve(tmp_path_factory.mktemp("prefect"))
+    yield from serve(tmp_path_factory, "prefect")
 
 
 @pytest.fixture(scope="module")
 def doomed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """A server that tests stop for a while, and the last of a module kills."""
-    yield from _serve(tmp_path_factory.mktemp("doomed"))
-
-
-def _serve(root: Path) -> Iterator[PrefectServer]:
-    os.environ[server.PORT] = "0"  # never the usual port: a person may be using it
-    started = server.start(root)
-    assert started.pid is not None and started.auth is not None
-    try:
-        yield PrefectServer(started.api, root, started.pid, started.auth)
-    finally:
-        server.stop(root)
+    yield from serve(tmp_path_factory, "doomed")
 
 
 def eventually(check: Callable[[], Any], seconds: float = 90.0) -> Any:
@@ -342,6 +263,27 @@ for kind in READS:
 kept.save()
 """
 """Leaves `.hapo/modules.json` in a project: what a stage finds in the modules' texts."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def grading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """Workers that grade fork from one that has imported; they are yielded as they really start."""
+    forking, environment = warm.start(tmp_path_factory.mktemp("warm"), "grade")
+    os.environ.update(environment)
+    real, process.PROGRAM[0] = list(process.PROGRAM), str(warm.BIN / "python")
+    yield real
+    process.PROGRAM[:] = real
+    assert forking.stdin is not None
+    forking.stdin.close()
+    forking.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def real_workers(grading: list[str]) -> Iterator[None]:
+    """For tests of how a worker starts, ends and what it may use."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "PROGRAM", grading)
+        yield
 
 
 @pytest.fixture(scope="session")

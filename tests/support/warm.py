@@ -35,6 +35,9 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 BIN = Path(__file__).parent / "warm_bin"
+REPO = Path(__file__).parents[2]
+GRADING = "WARM_GRADING"
+"""Environment variable: the socket of the process that forks workers which grade."""
 SOCKET, REAL, LEARNS = "WARM_PYTHON", "WARM_REAL", "WARM_LEARNS"
 """Environment variables: the socket of the process that forks; the real Python; whether a project
 learns (then torch is imported before the fork)."""
@@ -125,17 +128,38 @@ class Prefect:
         importlib.import_module("prefect.logging.configuration").setup_logging()
 
 
-def serve(path: str) -> str:
+def grade(path: str) -> NoReturn:
+    """Forks workers that grade: of this repository, or of a copy with the same verifier. What they
+    would do before the first job has been done: sympy is imported, the grammar is built."""
+    sys.path.insert(0, str(REPO))
+    worker = importlib.import_module("hapo_core.verify.workers.worker")
+    worker._warm_up("math", worker.load_grader("math"))
+    words = serve(path, ())
+    root = Path(os.environ["PYTHONPATH"].split(os.pathsep)[0])
+    kind, memory, _ = sys.argv[1:]
+    if kind != "math" or any(
+        path.read_bytes() != (root / path.relative_to(REPO)).read_bytes()
+        for path in REPO.glob("hapo_core/verify/**/*.py")
+    ):
+        real = os.environ[REAL]
+        os.execv(real, [real, "-m", words, kind, memory, str(os.getppid())])
+    worker.main(kind, int(memory), os.getppid())
+    os._exit(0)
+
+
+def serve(path: str, imported: Sequence[str] = ALWAYS) -> str:
     """Returns the module to run in each forked process, which is set up as the request says; ends
     with its standard input."""
-    _import(ALWAYS)
-    Prefect()
+    _import(imported)
+    if imported:
+        Prefect()
     learns = False
     gc.freeze()
     gc.set_threshold(50_000)
     door = socket.socket(socket.AF_UNIX)
-    door.bind(path)
+    door.bind(path + ".new")
     door.listen(32)
+    Path(path + ".new").rename(path)
     while True:
         ready, _, _ = select.select([door, 0], [], [])
         if 0 in ready:
@@ -147,7 +171,7 @@ def serve(path: str) -> str:
         with caller.makefile("rb") as lines:
             _, files, _, _ = socket.recv_fds(caller, 1, 3)
             request = json.loads(lines.readline())
-        if LEARNS in request["environment"] and not learns:
+        if imported and LEARNS in request["environment"] and not learns:
             _import(LEARNING)
             learns = True
             gc.freeze()
@@ -191,6 +215,8 @@ def _fork(caller: socket.socket, files: list[int], request: dict[str, Any]) -> s
     sys.path[0:1] = [request["cwd"], *added]
     sys.executable = str(BIN / "python")
     module, *words = request["words"]
+    if "HAPO_LAUNCHED" in os.environ:  # a rank looks whether its launcher is its parent
+        os.environ["HAPO_LAUNCHED"] = str(os.getppid())
     if "HAPO_TEST_IMPORTS" in os.environ:
         importlib.import_module("sitecustomize")  # tests/support/import_site
     _call_it(["python", "-m", module, *words])
@@ -251,16 +277,19 @@ def _text(number: int, encoding: str, errors: str) -> io.TextIOWrapper:
     )
 
 
-def start(folder: Path) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
+def start(folder: Path, kind: str = "serve") -> tuple[subprocess.Popen[bytes], dict[str, str]]:
     """The process that forks, which ends with its standard input; and what makes a project warm."""
-    path = folder / "socket"
+    path = folder / kind
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "HAPO"))}
+    if kind == "grade":
+        kept["PYTHONHASHSEED"] = "0"  # as for any worker
     server = subprocess.Popen(
-        [sys.executable, __file__, str(path), _ROOM],
+        [sys.executable, __file__, kind, str(path), _ROOM],
         stdin=subprocess.PIPE,
         env={**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"},
     )
-    return server, {SOCKET: str(path), REAL: sys.executable}
+    name = SOCKET if kind == "serve" else GRADING
+    return server, {name: str(path), REAL: sys.executable}
 
 
 def python(environment: Mapping[str, str]) -> str:
@@ -275,4 +304,4 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 if __name__ == "__main__":
-    _run(serve(sys.argv[1]))
+    _run(serve(sys.argv[2])) if sys.argv[1] == "serve" else grade(sys.argv[2])
