@@ -59,10 +59,10 @@ def test_what_a_run_loads(kind: str, tmp_path: Path, warmth: dict[str, str]) -> 
         assert past_the_lock(project, stage, loaded) == set()
 
 
-def test_what_is_not_locked_is_seen(tmp_path: Path) -> None:
+def test_what_is_not_locked_is_seen(tmp_path: Path, warmth: dict[str, str]) -> None:
     """A module that a stage loads by a way that the closure cannot see."""
     clone(tmp_path / "project")
-    project = Project(tmp_path / "project")
-    loaded = loaded_by("pipeline.curate.__main__") | {"hapo_core.update"}
+    project = Project(tmp_path / "project", forks=warmth)
+    loaded = loaded_by(project, "pipeline.curate.__main__") | {"hapo_core.update"}
     assert past_the_lock(project, "curate", loaded) == {"hapo_core.update"}
     shutil.rmtree(project.path)

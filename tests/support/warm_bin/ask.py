@@ -15,7 +15,12 @@ while words[:1] == ["-u"]:
     os.environ["PYTHONUNBUFFERED"] = "1"
 name = words[1] if words[:1] == ["-m"] else ""
 grades = name == "hapo_core.verify.workers.worker"
-known = name.startswith("pipeline") or name in ("dvc", "torch.distributed.run", "ranks_worker")
+known = name.startswith("pipeline") or name in (
+    "dvc",
+    "torch.distributed.run",
+    "ranks_worker",
+    "loads",
+)
 if grades and "WARM_GRADING" in os.environ:
     known = os.path.exists(os.environ["WARM_GRADING"])  # noqa: PTH110  # it is ready
     os.environ["WARM_PYTHON"] = os.environ["WARM_GRADING"]
