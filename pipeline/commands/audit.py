@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pipeline.commands.values import folder, number
+
 GROUPS = 32
 """Groups whose gradients are compared, in whole rounds, the last ones first."""
 
@@ -15,11 +17,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("folder", nargs="?", type=Path, help="the project (default: this one)")
     parser.add_argument(
         "--groups",
-        type=int,
+        type=number,
         default=GROUPS,
         help=f"groups whose gradients are compared (default {GROUPS}; 0: none)",
     )
-    parser.add_argument("--out", type=Path, help="folder of audit.json and audit.md (reports/)")
+    parser.add_argument("--out", type=folder, help="folder of audit.json and audit.md (reports/)")
     parser.set_defaults(command=_command)
 
 

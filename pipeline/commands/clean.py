@@ -6,7 +6,6 @@ import argparse
 import os
 import re
 
-from hapo_core.errors import ConfigError
 from pipeline.artifacts import (
     human_bytes,
     remove,
@@ -23,17 +22,12 @@ def parse_bytes(text: str) -> int:
     """20GB, 500M, 1.5 t.
 
     Raises:
-        ConfigError: not a size.
+        ArgumentTypeError: not a size.
     """
-    match = re.fullmatch(r"([\d.]+)\s*([kmgt]?)b?", text.strip().lower())
-    try:
-        return int(float(match[1]) * _UNITS[match[2]]) if match else _no_size(text)
-    except ValueError:
-        return _no_size(text)
-
-
-def _no_size(text: str) -> int:
-    raise ConfigError(f"{text!r} is not a size", where="--budget", remedy="20GB, 500M")
+    match = re.fullmatch(r"(\d*\.?\d+|\d+\.)\s*([kmgt]?)b?", text.strip().lower())
+    if not match or len(text) > 40:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a size; write 20GB or 500M")
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def show(planned: Plan, dry: bool) -> str:

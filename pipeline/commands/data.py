@@ -10,6 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from hapo_core.errors import ConfigError
+from pipeline.commands.values import count, finite, number
 
 if TYPE_CHECKING:
     from pipeline.config import ChainsSource, GymSource, StoriesSource, TableSource
@@ -30,8 +31,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     peek.add_argument("--adapter", help="read the rows through this adapter")
     peek.add_argument("--traces", help="a file of traces of its own, to be joined to the problems")
-    peek.add_argument("--rows", type=int, default=2, help="rows to print (default 2)")
-    peek.add_argument("--sample", type=int, default=1000, help="rows to measure (default 1000)")
+    peek.add_argument("--rows", type=number, default=2, help="rows to print (default 2)")
+    peek.add_argument("--sample", type=count, default=1000, help="rows to measure (default 1000)")
     peek.add_argument("--split", default="train", help="of a hub dataset")
     peek.add_argument("--config", help="of a hub dataset")
     peek.add_argument("--revision", help="of a hub dataset")
@@ -51,12 +52,12 @@ def _add_check(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     add("--columns", default="", help="of your own file: problem=THEIRS,answer=THEIRS,trace=...")
     add("--mark", help="how traces mark their answer: box, ####, last_number or a pattern")
     add("--reward", help="math, exact, or module:function of your own (default: of params.yaml)")
-    add("--sample", type=int, default=1000, help="problems to check (default 1000; 0: all)")
+    add("--sample", type=number, default=1000, help="problems to check (default 1000; 0: all)")
     add("--split", default="train", help="of a hub dataset")
     add("--config", help="of a hub dataset")
     add("--revision", help="of a hub dataset")
     for name, what in _LIMITS.items():
-        add(f"--max-{name}", type=float, metavar="SHARE", help=f"tolerated share of {what}")
+        add(f"--max-{name}", type=finite, metavar="SHARE", help=f"tolerated share of {what}")
     check.set_defaults(command=check_command)
 
 
@@ -117,8 +118,8 @@ def peek_lines(options: argparse.Namespace) -> Iterator[str]:
     measured = f"the first {len(sample):,}" if total is None or total > len(sample) else "all"
     yield f"rows     {f'{total:,}' if total is not None else 'unknown'}; measured: {measured}"
     yield from _column_lines(sample)
-    for number, row in enumerate(sample[: options.rows], start=1):
-        yield f"row {number}"
+    for at, row in enumerate(sample[: options.rows], start=1):
+        yield f"row {at}"
         yield from (f"  {name}: {_short(value)}" for name, value in row.items())
     if options.adapter:
         yield from _adapted_lines(find_adapter(options.source, source), sample, options.rows)

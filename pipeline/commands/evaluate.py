@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pipeline.commands.values import count, file, finite, folder, inside, number, positive
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `hapo evaluate` and `hapo pair`."""
@@ -24,12 +26,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help=f"{', '.join(PRESETS)}; one of params.yaml; or NAME=PATH of your own (repeatable)",
     )
     add("--columns", default="", help="of your own file: problem=COL,answer=COL[,id=COL]")
-    add("--k", type=int, help="samples a problem")
-    add("--temperature", type=float)
-    add("--top-p", type=float)
-    add("--max-tokens", type=int, help="most new tokens of a response")
-    add("--limit", type=int, help="only the first problems; said with the number")
-    add("--seed", type=int, default=0)
+    add("--k", type=count, help="samples a problem")
+    add("--temperature", type=finite)
+    add("--top-p", type=finite)
+    add("--max-tokens", type=count, help="most new tokens of a response")
+    add("--limit", type=count, help="only the first problems; said with the number")
+    add("--seed", type=number, default=0)
     add("--template", default="boxed", help="boxed (default), bare, plain-boxed or plain")
     add("--suffix", help="appended to the problem, instead of the template's own")
     add("--system", help="system message")
@@ -38,15 +40,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=DATE,
         help=f"what a chat template that asks is told to be today (default {DATE})",
     )
-    add("--out", type=Path, help="folder of the result (default evaluations/MODEL)")
+    add("--out", type=folder, help="folder of the result (default evaluations/MODEL)")
     add("--device", help="default: cuda if there, else cpu")
     add("--dtype", help="float32 or bfloat16 (default: bfloat16 on cuda, float32 on cpu)")
-    add("--threads", type=int, help="of torch on the CPU")
-    add("--max-rows", type=int, default=64, help="responses decoded at once (default 64)")
+    add("--threads", type=count, help="of torch on the CPU")
+    add("--max-rows", type=count, default=64, help="responses decoded at once (default 64)")
     add("--verifier", default="math", help="math, exact, or module:function (docs/verification.md)")
     add("--no-box", action="store_true", help="accept answers without a box")
-    add("--timeout", type=float, default=5.0, help="seconds to grade one answer")
-    add("--workers", type=int, default=2, help="grading processes (default 2)")
+    add("--timeout", type=positive, default=5.0, help="seconds to grade one answer")
+    add("--workers", type=count, default=2, help="grading processes (default 2)")
     add("--keep-bad-golds", action="store_true", help="go on where golds cannot be graded")
     parser.set_defaults(command=evaluate_command)
     pair = subparsers.add_parser("pair", help="paired test of two evaluations")
@@ -54,9 +56,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     pair.add_argument("b", type=Path, help="the other; a positive difference means b is better")
     pair.add_argument("--benchmark", action="append", help="only this one (repeatable)")
     pair.add_argument("--any-template", action="store_true", help="prompts may differ")
-    pair.add_argument("--confidence", type=float, default=0.95)
-    pair.add_argument("--seed", type=int, default=0, help="of the resampling")
-    pair.add_argument("--json", type=Path, help="write the result there, too")
+    pair.add_argument("--confidence", type=inside, default=0.95)
+    pair.add_argument("--seed", type=number, default=0, help="of the resampling")
+    pair.add_argument("--json", type=file, help="write the result there, too")
     pair.set_defaults(command=pair_command)
 
 

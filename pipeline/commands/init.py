@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from hapo_core.errors import ConfigError
 from pipeline.commands.train import add_arguments, write
+from pipeline.commands.values import folder
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`hapo init DIR`."""
     parser = subparsers.add_parser("init", help="make a project: configuration, stages, git, DVC")
-    parser.add_argument("folder", type=Path, help="made where it does not exist")
+    parser.add_argument("folder", type=folder, help="made where it does not exist")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--profile", default="quickstart", help="it begins with (quickstart)")
     which.add_argument(

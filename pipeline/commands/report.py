@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     pass
+from pipeline.commands.values import folder
 from pipeline.compare.two_runs import WORKSPACE, find_side, tables, write
 
 
@@ -17,7 +18,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser("report", help="compare two runs on one page")
     parser.add_argument("--against", required=True, metavar="RUN", help="the run to start from")
     parser.add_argument("--of", default=WORKSPACE, metavar="RUN", help="default: the workspace")
-    parser.add_argument("--out", type=Path, default=Path("reports"), help="folder of the page")
+    parser.add_argument("--out", type=folder, default=Path("reports"), help="folder of the page")
     parser.set_defaults(command=_command)
 
 

@@ -7,13 +7,15 @@ import os
 import shutil
 from pathlib import Path
 
+from pipeline.commands.values import count
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`hapo samples`."""
     parser = subparsers.add_parser(
         "samples", help="read responses with answer, gold, verdict and what the teacher did"
     )
-    parser.add_argument("--round", type=int, metavar="N", help="default: the last one")
+    parser.add_argument("--round", type=count, metavar="N", help="default: the last one")
     parser.add_argument("--target", metavar="NAME", help="of an evaluated policy, e.g. final")
     parser.add_argument("--benchmark", metavar="NAME", help="with --target; default: the first")
     parser.add_argument(
@@ -26,7 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--injected", action="store_true", help="only traces and the rollouts they replaced"
     )
-    parser.add_argument("--limit", type=int, default=5, help="default 5")
+    parser.add_argument("--limit", type=count, default=5, help="default 5")
     parser.add_argument("--page", action="store_true", help="write reports/samples.html instead")
     parser.set_defaults(command=_command)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pipeline.commands.values import count, finite, folder, number, positive
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `hapo score`."""
@@ -18,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--label",
         help="column of the file's own verdict or reward, to be compared; none: no column",
     )
-    add("--label-threshold", type=float, help="a reward above it counts as right")
+    add("--label-threshold", type=finite, help="a reward above it counts as right")
     add("--truncated", help="column that says which generations were cut; none: no column")
     add(
         "--benchmark",
@@ -29,11 +31,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--mark", default="box", help="how an answer is marked: box (default) or ####")
     add("--no-box", action="store_true", help="accept answers without a mark")
     add("--verifier", default="math", help="math, exact, or module:function (docs/verification.md)")
-    add("--timeout", type=float, default=5.0, help="seconds to grade one answer")
-    add("--workers", type=int, default=2, help="grading processes (default 2)")
-    add("--limit", type=int, help="only the first rows; said with the number")
-    add("--show", type=int, default=10, help="differences to print (default 10); all are kept")
-    add("--out", type=Path, help="folder of the result (default scores/FILE)")
+    add("--timeout", type=positive, default=5.0, help="seconds to grade one answer")
+    add("--workers", type=count, default=2, help="grading processes (default 2)")
+    add("--limit", type=count, help="only the first rows; said with the number")
+    add("--show", type=number, default=10, help="differences to print (default 10); all are kept")
+    add("--out", type=folder, help="folder of the result (default scores/FILE)")
     parser.set_defaults(command=score_command)
 
 

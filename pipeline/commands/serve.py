@@ -6,6 +6,7 @@ import argparse
 import os
 
 from hapo_core.errors import ConfigError
+from pipeline.commands.values import positive
 from pipeline.config.section import checked_name
 from pipeline.flows.health import API_URL, prepare_environment
 from pipeline.flows.names import deployment_name
@@ -69,7 +70,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser("serve", help="let a schedule, and the UI, start runs here")
     when = parser.add_mutually_exclusive_group()
     when.add_argument("--cron", help="e.g. '0 2 * * *', in the machine's time zone")
-    when.add_argument("--interval", type=float, metavar="SECONDS", help="between two runs")
+    when.add_argument("--interval", type=positive, metavar="SECONDS", help="between two runs")
     parser.add_argument("--name", help="of the deployment; default: the folder and the machine")
     parser.set_defaults(command=_command)
 

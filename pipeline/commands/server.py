@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from hapo_core.errors import ConfigError, HapoError
+from pipeline.commands.values import count
 from pipeline.flows.health import prepare_environment
 from pipeline.flows.server import find, start, stop
 from pipeline.flows.server_home import HOME
@@ -19,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser("server", help="start, stop or show the local Prefect server")
     actions = parser.add_subparsers(dest="action", required=True)
     starting = actions.add_parser("start", help="start it (loopback only)")
-    starting.add_argument("--port", type=int, default=None)
+    starting.add_argument("--port", type=count, default=None)
     actions.add_parser("stop", help="stop the project's own server")
     actions.add_parser("status", help="its address, process, home and log")
     actions.add_parser("login", help="what the UI asks for, and how other programs get in")

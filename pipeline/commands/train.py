@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+from pipeline.commands.values import count, folder, number
 from pipeline.run.request import Request
 from pipeline.run.supervisor import run
 
@@ -18,8 +19,8 @@ def add_arguments(parser: argparse._ActionsContainer, *, needed: bool) -> None:
     add("--traces", type=Path, help="file of worked solutions, one a row, joined by id or text")
     add("--test", type=Path, help="problems to measure on; default: some of --data, held out")
     add("--method", default="hapo", help="hapo (default), grpo, ... (docs/methods.md)")
-    add("--rounds", type=int, default=20, help="default 20; more than before adds to them")
-    add("--seed", type=int, default=0)
+    add("--rounds", type=count, default=20, help="default 20; more than before adds to them")
+    add("--seed", type=number, default=0)
     add("--columns", default="", help="of --data, if unclear: problem=THEIRS,answer=THEIRS,id=...")
     add("--traces-columns", default="", help="of --traces: trace=THEIRS,problem_id=THEIRS")
     add("--adapter", help="how rows of --data are read (`hapo data adapters`)")
@@ -41,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "train", help="one line from a model and a file of problems to a run of your own"
     )
     add_arguments(parser, needed=True)
-    parser.add_argument("--dir", type=Path, default=Path(), help="of the project (default: here)")
+    parser.add_argument("--dir", type=folder, default=Path(), help="of the project (default: here)")
     parser.add_argument("--write-only", action="store_true", help="write the project; run nothing")
     parser.add_argument("--no-server", action="store_true", help="without Prefect")
     parser.set_defaults(command=_command)

@@ -36,6 +36,8 @@ VARIANTS: dict[str, Changes] = {
     "gspo": {"method": "grpo", "objective.preset": "gspo"},
 }
 """What `--methods` knows: every method, and the variants that are a setting of one."""
+MOST = 10**12
+"""Rounds or tokens of a budget; infinity and `nan` are none either."""
 ROOM = 20
 """A budget of tokens may take this many times the profile's rounds before it is given up."""
 
@@ -60,7 +62,7 @@ class Budget:
             number = float(amount)
         except ValueError:
             number = 0.0
-        if kind not in get_args(Kind) or number < 1 or number != int(number):
+        if kind not in get_args(Kind) or not 1 <= number <= MOST or number != int(number):
             raise ConfigError(
                 f"{text!r} is no budget",
                 where="--budget",
@@ -112,7 +114,10 @@ def parse_changes(text: str) -> dict[str, object]:
         key, mark, value = pair.partition("=")
         if not mark or not key.strip():
             raise ConfigError(f"{pair!r} is not KEY=VALUE", where=text)
-        found[key.strip()] = read_yaml(value, pair)
+        try:
+            found[key.strip()] = read_yaml(value, pair)
+        except ConfigError as error:
+            raise ConfigError(f"{value[:60]!r} is no YAML: {error.what}", where=pair) from error
     return found
 
 
@@ -179,7 +184,7 @@ def plan(
             for key, value in {**changes, "seed": seed}.items():
                 _put(mine, key, value)
             if budget is not None:
-                _spend(mine, budget)
+                _give(mine, budget, f"cell {label}, seed {seed}")
             text = json.dumps([mine, code], sort_keys=True, default=str)
             digest = hashlib.sha256(text.encode()).hexdigest()[:8]
             cell = Cell(label, seed, mine, f"{label}-s{seed}-{digest}")
@@ -196,6 +201,14 @@ def _put(raw: Plain, key: str, value: object) -> None:
         if not isinstance(place, dict):
             raise ConfigError(f"{key}: {name!r} is no section", where="cell")
     place[last] = copy.deepcopy(value)
+
+
+def _give(raw: Plain, budget: Budget, where: str) -> None:
+    try:
+        _spend(raw, budget)
+    except (TypeError, ValueError, AttributeError, LookupError, StopIteration) as error:
+        parse_params(raw, where=where)  # says what is wrong with segments or targets
+        raise ConfigError("its segments take no budget", where=where) from error
 
 
 def _spend(raw: Plain, budget: Budget) -> None:

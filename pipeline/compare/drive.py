@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from hapo_core.errors import HapoError
+from hapo_core.errors import ConfigError, HapoError
 from pipeline.artifacts.revisions import fetch, need_git
 from pipeline.compare.cells import (
     VARIANTS,
@@ -29,6 +29,7 @@ from pipeline.compare.page import Comparison, score_table, write_page
 from pipeline.compare.queue import Queue, State
 from pipeline.compare.summary import rows_of
 from pipeline.config import PARAMS, parse_params
+from pipeline.config.nearest import nearest
 from pipeline.dependencies.lock import watched
 from pipeline.dependencies.watch import keep_watch
 from pipeline.show.evaluation import aligned
@@ -36,6 +37,8 @@ from pipeline.system.project import find_root
 
 STAGES = ("evaluate@base", "evaluate@final")
 """What a cell runs, with all that these depend on; no report."""
+REFERENCES = ("grpo", "sft_then_rl")
+"""Of the paired tests, where --against names none; those that are among the settings."""
 WAITING = ("Queued", "Preparing", "Running")
 POLL_SECONDS, SLOW_POLL_SECONDS = 2.0, 30.0
 """How often git is asked for finished cells, and at the longest DVC for the state of its queue."""
@@ -78,6 +81,15 @@ def _cells(
 ) -> list[Cell]:
     methods = list(VARIANTS) if options.methods == ["all"] else options.methods
     settings = named_settings(methods, options.cells, options.cell)
+    if len(set(options.seeds)) < len(options.seeds):
+        raise ConfigError("a seed is named twice", where="--seeds", remedy="name each once")
+    for label in options.against or ():
+        if label not in settings:
+            raise ConfigError(
+                f"no setting {label!r}{nearest(label, list(settings))}",
+                where="--against",
+                remedy="one of " + ", ".join(settings),
+            )
     common: dict[str, object] = {}
     for text in options.set:
         common |= parse_changes(text)
@@ -172,14 +184,15 @@ def _comparison(
     results: Sequence[Result],
 ) -> Comparison:
     done = {r.experiment for r in results}
+    against = options.against or REFERENCES
     names = list(results[0].protocols)
     probe = raw.get("train", {}).get("probe_benchmark")
     names.sort(key=lambda name: name != probe)  # stable: what training watched leads
     labels = list(dict.fromkeys(c.label for c in cells))
     rounds = sum(int(s["rounds"]) for s in raw["segments"].values())
     return Comparison(
-        rows={name: rows_of(results, name, options.against) for name in names},
-        references=tuple(name for name in options.against if name in labels),
+        rows={name: rows_of(results, name, against) for name in names},
+        references=tuple(name for name in against if name in labels),
         seeds=tuple(options.seeds),
         facts={
             "profile": raw["profile"],

@@ -21,6 +21,9 @@ from pipeline.artifacts.places import POLICIES
 from pipeline.config import PARAMS, load_params, parse_params
 from pipeline.config.yaml import round_trip
 
+MOST = 1000
+"""Segments: reading a graph of so many stages takes DVC minutes."""
+
 
 def set_segments(
     count: int, rounds: int | None = None, *, force: bool = False, root: Path = Path()
@@ -42,6 +45,12 @@ def set_segments(
     """
     if count < 1 or (rounds is not None and rounds < 1):
         raise ConfigError("segments and rounds are counted from 1", where="hapo segments")
+    if count > MOST:
+        raise ConfigError(
+            f"{count:,} segments: a stage of DVC's graph each, and at most {MOST:,} of them",
+            where="hapo segments",
+            remedy="fewer segments of more rounds (--rounds)",
+        )
     path = root / PARAMS
     load_params(path)
     yaml = round_trip()

@@ -70,6 +70,8 @@ def read_yaml_file(path: Path) -> Any:
         ConfigError: as there, or the file cannot be read.
     """
     try:
+        if path.exists() and not path.is_file():  # /dev/zero never ends, a pipe may never begin
+            raise ConfigError("is no plain file", where=str(path))
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error

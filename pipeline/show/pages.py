@@ -65,10 +65,11 @@ def _pipe(cell: str) -> str:
 
 
 def _plain(value: object) -> object:
-    """Text for Markdown, in which nothing begins an HTML element; Markup stays."""
+    """Text for Markdown, in which nothing begins an HTML element, a link or an image (which a
+    reader's program would fetch from where a row of somebody's data says); Markup stays."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return _ELEMENT.sub("&lt;", value)
+    return _ELEMENT.sub("&lt;", value).replace("](", "]&#40;").replace("][", "]&#91;")
 
 
 def _worded(table: Table, column: int) -> bool:

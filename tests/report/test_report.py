@@ -173,11 +173,22 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["<img src=x onerror=alert(1)>", "</td><script>", "<!-- x", "a|b\nc"]
+    "name",
+    [
+        "<img src=x onerror=alert(1)>",
+        "</td><script>",
+        "<!-- x",
+        "a|b\nc",
+        "![x](http://example.org/seen.png)",
+        "[x](javascript:alert)",
+        "![x][y]",
+        "<http://example.org>",
+    ],
 )
-def test_a_markdown_table_holds_no_html(name: str) -> None:
+def test_a_markdown_table_holds_no_html_and_no_link(name: str) -> None:
     text = markdown_table(Table(("name", "p"), ((name, "< 0.05"),)))
-    assert not re.search(r"<[A-Za-z/!?]", text) and text.count("\n") == 2 and "< 0.05" in text
+    assert not re.search(r"<[A-Za-z/!?]|\][(\[]", text)
+    assert text.count("\n") == 2 and "< 0.05" in text
 
 
 def test_a_fence_is_longer_than_those_inside() -> None:

@@ -143,6 +143,32 @@ def test_a_domain_that_prints_does_not_talk_into_the_pipe(monkeypatch: pytest.Mo
     assert verdicts(found) == [Verdict.CORRECT, Verdict.WRONG, Verdict.CORRECT]
 
 
+def grade_oddly(gold: str, answer: str) -> object:
+    """A plugged domain that gives what no domain gives, leaves, or comes back twice."""
+    given = {"none": None, "yes": True, "text": ("correct", "x"), "rule": (Verdict.CORRECT, None)}
+    if answer in given:
+        return given[answer]
+    if answer == "exit":
+        sys.exit(0)
+    if answer == "fork":
+        os.fork()
+    detail = "\U0001f600" * 1000 if answer == "long" else "oddly"
+    return (Verdict.CORRECT if gold == answer else Verdict.WRONG), detail
+
+
+def test_what_a_domain_must_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that forked was in the pipe twice: later jobs went to either, and timed out."""
+    monkeypatch.setenv("PYTHONPATH", HERE)
+    settings = VerifierSettings(kind="test_verify_pool:grade_oddly", timeout_seconds=20, workers=1)
+    with VerifierPool(settings) as plugged:
+        answers = ["none", "yes", "text", "rule", "exit", "fork", "long", "a", "b", "c"]
+        found = plugged.verify(Job(a, a, rf"\boxed{{{a}}}") for a in answers)
+    assert verdicts(found) == [*[Verdict.ERROR] * 5, *[Verdict.CORRECT] * 5]
+    assert all("a grader returns (Verdict, text)" in f.detail for f in found[:4])
+    assert "crashed" in found[4].detail
+    assert 0 < len(json.dumps(found[6].detail)) < 4000
+
+
 def test_a_domain_that_does_not_exist_says_so() -> None:
     with (
         VerifierPool(VerifierSettings(kind="no.such:grader", workers=1)) as broken,

@@ -40,8 +40,9 @@ _EXAMPLES = (
     "\\frac{9}{\\pi^{2}}(\\sqrt{3}+3)",
     "x^{4}-x^{3}-13x+3-2i",
 )
-_DETAIL_LIMIT = 500
-"""Keeps every upward frame below PIPE_BUF, so that a kill never leaves half a frame."""
+_DETAIL_LIMIT, _DETAIL_BYTES = 500, 3500
+"""Keep every upward frame below PIPE_BUF, so that a kill never leaves half a frame: a character
+beyond the basic plane is twelve bytes of ASCII JSON."""
 
 
 def _die_with(parent: int) -> None:
@@ -95,8 +96,12 @@ def _receive() -> dict[str, str] | None:
 def _attempt(grader: Grader, gold: str, answer: str) -> tuple[str, str, bool]:
     """One job: verdict, detail, and whether the child is still fit for the next."""
     try:
-        verdict, detail = grader(gold, answer)
-        return verdict.value, detail, True
+        found: object = grader(gold, answer)
+        match found:
+            case (Verdict() as verdict, str() as detail):
+                return verdict.value, detail, True
+        what = f"it returned {found!r:.60}, and a grader returns (Verdict, text)"
+        return Verdict.ERROR.value, what, True
     except MemoryError:
         return Verdict.ERROR.value, "memory limit", False
     except RecursionError:
@@ -121,12 +126,17 @@ def _serve(grader: Grader, memory_mb: int) -> int:
     limit = memory_mb << 20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _send({"ready": os.getpid()})
+    me = os.getpid()
+    _send({"ready": me})
     while (job := _receive()) is not None:
         verdict, detail, fit = _attempt(grader, job["gold"], job["answer"])
+        if os.getpid() != me:  # the grader forked and came back twice: one of them answers
+            os._exit(0)
         if verdict != Verdict.CORRECT.value and _memory_ran_out(memory_mb):
             verdict, detail, fit = Verdict.ERROR.value, "memory limit", False
         detail = detail[:_DETAIL_LIMIT]
+        if len(json.dumps(detail)) > _DETAIL_BYTES:
+            detail = detail[: _DETAIL_BYTES // 12]
         _send({"id": job["id"], "verdict": verdict, "detail": detail, "leaves": not fit})
         if not fit:
             return _EXIT_FRESH
