@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -34,6 +35,7 @@ from pipeline.compare.cells import (
 from pipeline.compare.collect import Result
 from pipeline.compare.page import Comparison, notes, write_page
 from pipeline.compare.queue import Queue
+from pipeline.compare.runs import runs_csv
 from pipeline.compare.summary import rows_of
 
 RAW: dict[str, Any] = json.loads(json.dumps(params_of(SMALL)))
@@ -201,6 +203,21 @@ def made_result(label: str, seed: int, level: float, injected: list[int]) -> Res
         label, seed, label, rounds, dict(zip(keys, (low, scores), strict=True)),
         dict.fromkeys(keys, str(seed)), {}, 2.0,
     )  # fmt: skip
+
+
+def test_a_line_for_every_finished_run() -> None:
+    results = [
+        made_result("hapo", 3, 0.5, [8] * 10 + [0] * 9 + [4]),
+        made_result("grpo", 3, 0.2, [0]),
+    ]
+    frame = pd.read_csv(io.StringIO(runs_csv(results)))
+    hapo, grpo = frame.to_dict("records")
+    mean = 100 * np.mean(list(results[0].scores["final", "held"].values()))
+    assert hapo["held"] == pytest.approx(mean, abs=1e-3) and hapo["held_base"] < hapo["held"]
+    assert (hapo["rounds"], hapo["last_injection"], hapo["generated"]) == (20, 20, 2000)
+    assert hapo["injected"] == pytest.approx(100 * 84 / results[0].rounds.prompts.sum(), abs=0.01)
+    assert (grpo["setting"], grpo["seed"], grpo["injected"]) == ("grpo", 3, 0)
+    assert pd.isna(grpo["last_injection"]) and pd.isna(grpo["alarm"])
 
 
 def test_rows_hold_pooled_intervals_tests_costs_and_curves() -> None:
