@@ -268,7 +268,7 @@ def test_tables_fit_a_page_and_labels_a_phone(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def matrix(project_template: Path, tmp_path: Path) -> Project:
+def matrix(project_template: Path, tmp_path: Path, forks: dict[str, str]) -> Project:
     """A project whose stand-ins write real tables."""
     path = tmp_path / "project"
     shutil.copytree(project_template, path, symlinks=True)
@@ -283,7 +283,8 @@ def matrix(project_template: Path, tmp_path: Path) -> Project:
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
     for words in (["add", "."], ["commit", "-qm", "stand-ins"]):
         subprocess.run([*git, *words], cwd=path, check=True)
-    return Project(path, {"TOY_LOG": str(tmp_path / "ran"), "TOY_FAIL_FILE": str(tmp_path / "no")})
+    env = {"TOY_LOG": str(tmp_path / "ran"), "TOY_FAIL_FILE": str(tmp_path / "no")}
+    return Project(path, env, forks)
 
 
 def ran(project: Project) -> list[str]:
@@ -296,17 +297,7 @@ def ran(project: Project) -> list[str]:
 
 def compare(project: Project, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """`hapo compare` with one seed and six rounds; several cells of several processes take time."""
-    command = [sys.executable, "-m", "pipeline.cli", "compare", "--seeds", "7"]
-    done = subprocess.run(
-        [*command, "--budget", "rounds=6", *words],
-        cwd=project.path,
-        env=project.environment(),
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
+    return project.hapo("compare", "--seeds", "7", "--budget", "rounds=6", *words, check=check)
 
 
 def test_a_matrix_runs_once_and_shares_what_is_equal(matrix: Project) -> None:
