@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -13,11 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 from conftest import REPO, STAGES, Project, eventually, long
 from dvc.utils.hydra import apply_overrides
+from made_results import made_result
 from report_run import SMALL, params_of
 from ruamel.yaml import YAML
 
@@ -32,10 +30,8 @@ from pipeline.compare.cells import (
     plan,
     read_plain,
 )
-from pipeline.compare.collect import Result
 from pipeline.compare.page import Comparison, notes, write_page
 from pipeline.compare.queue import Queue
-from pipeline.compare.runs import runs_csv
 from pipeline.compare.summary import rows_of
 
 RAW: dict[str, Any] = json.loads(json.dumps(params_of(SMALL)))
@@ -176,48 +172,6 @@ def test_seeds_with_the_same_problems_are_one_sample_of_problems() -> None:
     assert len(pooled_scores({0: one, 1: two}, {0: "s", 1: "t"})) == 4
     with pytest.raises(DataError, match="different problems"):
         pooled_scores({0: one, 1: {"p": 1.0}}, {0: "s", 1: "s"})
-
-
-def made_result(label: str, seed: int, level: float, injected: list[int]) -> Result:
-    n = len(injected)
-    rounds = pd.DataFrame(
-        {
-            "round": range(1, n + 1),
-            "rollouts": 8,
-            "prompts": 10,
-            "injected_groups": injected,
-            "dead_groups": [5] * n,
-            "extra_rows": pd.array([2] * (n - 1) + [None], dtype="Int64"),
-            "teacher_balance": [0.5] * (n - 1) + [None],
-            "generated_tokens": [100] * n,
-            "trained_tokens": [50] * n,
-            "probe_avg": [None] * (n - 1) + [level],
-        }
-    )
-    rng = np.random.default_rng(seed)
-    ease = rng.random(40) * 0.2
-    scores = {f"p{i}": float(level + ease[i]) for i in range(40)}
-    low = {f"p{i}": float(ease[i]) for i in range(40)}
-    keys = (("base", "held"), ("final", "held"))
-    return Result(
-        label, seed, label, rounds, dict(zip(keys, (low, scores), strict=True)),
-        dict.fromkeys(keys, str(seed)), {}, 2.0,
-    )  # fmt: skip
-
-
-def test_a_line_for_every_finished_run() -> None:
-    results = [
-        made_result("hapo", 3, 0.5, [8] * 10 + [0] * 9 + [4]),
-        made_result("grpo", 3, 0.2, [0]),
-    ]
-    frame = pd.read_csv(io.StringIO(runs_csv(results)))
-    hapo, grpo = frame.to_dict("records")
-    mean = 100 * np.mean(list(results[0].scores["final", "held"].values()))
-    assert hapo["held"] == pytest.approx(mean, abs=1e-3) and hapo["held_base"] < hapo["held"]
-    assert (hapo["rounds"], hapo["last_injection"], hapo["generated"]) == (20, 20, 2000)
-    assert hapo["injected"] == pytest.approx(100 * 84 / results[0].rounds.prompts.sum(), abs=0.01)
-    assert (grpo["setting"], grpo["seed"], grpo["injected"]) == ("grpo", 3, 0)
-    assert pd.isna(grpo["last_injection"]) and pd.isna(grpo["alarm"])
 
 
 def test_rows_hold_pooled_intervals_tests_costs_and_curves() -> None:
