@@ -92,7 +92,9 @@ def serve(folders: pytest.TempPathFactory, name: str) -> Iterator[PrefectServer]
     """A server of its own home, at a free port of loopback, until the generator is closed. Its
     tables are those that the first server of this run of pytest made: that takes five seconds."""
     os.environ[server.PORT] = "0"  # never the usual port: a person may be using it
-    root, made = folders.mktemp(name), folders.getbasetemp().parent / "prefect-tables"
+    ours = folders.getbasetemp()
+    shared = ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours
+    root, made = folders.mktemp(name), shared / "prefect-tables"
     home = make_private(root)
     with made.with_suffix(".lock").open("w") as lock:  # the workers of pytest share it
         fcntl.flock(lock, fcntl.LOCK_EX)

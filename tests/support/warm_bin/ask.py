@@ -21,8 +21,9 @@ known = name.startswith("pipeline") or name in (
     "ranks_worker",
     "loads",
 )
-if grades and "WARM_GRADING" in os.environ:
-    known = os.path.exists(os.environ["WARM_GRADING"])  # noqa: PTH110  # it is ready
+if grades and "WARM_GRADING" in os.environ:  # which has imported ours: that is not noted
+    ready = os.path.exists(os.environ["WARM_GRADING"])  # noqa: PTH110
+    known = ready and "HAPO_TEST_IMPORTS" not in os.environ
     os.environ["WARM_PYTHON"] = os.environ["WARM_GRADING"]
 if not known or "KILL_PLAN" in os.environ:
     os.execv(real, [real, *sys.argv[1:]])
