@@ -12,11 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 from conftest import REPO, STAGES, Project, eventually, long
 from dvc.utils.hydra import apply_overrides
+from made_results import made_result
 from report_run import SMALL, params_of
 from ruamel.yaml import YAML
 
@@ -31,7 +30,6 @@ from pipeline.compare.cells import (
     plan,
     read_plain,
 )
-from pipeline.compare.collect import Result
 from pipeline.compare.page import Comparison, notes, write_page
 from pipeline.compare.queue import Queue
 from pipeline.compare.summary import rows_of
@@ -174,33 +172,6 @@ def test_seeds_with_the_same_problems_are_one_sample_of_problems() -> None:
     assert len(pooled_scores({0: one, 1: two}, {0: "s", 1: "t"})) == 4
     with pytest.raises(DataError, match="different problems"):
         pooled_scores({0: one, 1: {"p": 1.0}}, {0: "s", 1: "s"})
-
-
-def made_result(label: str, seed: int, level: float, injected: list[int]) -> Result:
-    n = len(injected)
-    rounds = pd.DataFrame(
-        {
-            "round": range(1, n + 1),
-            "rollouts": 8,
-            "prompts": 10,
-            "injected_groups": injected,
-            "dead_groups": [5] * n,
-            "extra_rows": pd.array([2] * (n - 1) + [None], dtype="Int64"),
-            "teacher_balance": [0.5] * (n - 1) + [None],
-            "generated_tokens": [100] * n,
-            "trained_tokens": [50] * n,
-            "probe_avg": [None] * (n - 1) + [level],
-        }
-    )
-    rng = np.random.default_rng(seed)
-    ease = rng.random(40) * 0.2
-    scores = {f"p{i}": float(level + ease[i]) for i in range(40)}
-    low = {f"p{i}": float(ease[i]) for i in range(40)}
-    keys = (("base", "held"), ("final", "held"))
-    return Result(
-        label, seed, label, rounds, dict(zip(keys, (low, scores), strict=True)),
-        dict.fromkeys(keys, str(seed)), {}, 2.0,
-    )  # fmt: skip
 
 
 def test_rows_hold_pooled_intervals_tests_costs_and_curves() -> None:
