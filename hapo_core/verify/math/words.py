@@ -35,7 +35,7 @@ _BOUND = re.compile(
 )
 _SECOND_CHOICE = re.compile(r"(?<![A-Za-z])[A-J](?=\)|[.:] )|(?<=and )[A-J]$|(?<=or )[A-J]$")
 _CHOICE = re.compile(r"^\(?\s*([A-J])\s*\)?\s*[.:)]?$")
-_CHOICE_WITH_TEXT = re.compile(r"^\(\s*([A-J])\s*\)\s*\S|^([A-J])[.:)]\s*\S")
+_CHOICE_WITH_TEXT = re.compile(r"^\(\s*([A-J])\s*\)\s*[^\s,;]|^([A-J])[.:)]\s*[^\s,;]")
 
 
 def plain(text: str) -> str:
