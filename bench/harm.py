@@ -1,7 +1,7 @@
 """Does the guard do harm, and does it prevent any: the runs of bench/harm.yaml, seed by seed.
 
     python bench/harm.py                       # the tables, from bench/harm.csv
-    python bench/harm.py --collect PROJECT     # adds the finished cells of `hapo compare` there
+    python bench/harm.py --collect reports/harm/runs.csv COMMIT     # adds what `hapo compare` wrote
 
 bench/harm.csv has a line for every finished run: scores in percent (avg@8, temperature .6, 128
 held-out and 64 short problems), groups injected, the last round with an injection, the round in
@@ -14,18 +14,15 @@ from __future__ import annotations
 
 import argparse
 import csv
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 
 from hapo_core.stats.seeds import SeedTest, seed_interval, seed_test
 
 HERE = Path(__file__).parent
-TABLE, CELLS = HERE / "harm.csv", HERE / "harm.yaml"
+TABLE = HERE / "harm.csv"
 COLUMNS = ["setting", "seed", "heldout", "short", "injected", "last_injection", "alarm"]
 COLUMNS += ["generated", "trained", "commit"]
 WORLDS = {  # what stands beside the guarded run: without a teacher, and without the guard
@@ -38,46 +35,17 @@ WISH = -2.0
 """Points that the lower bound should lie above (docs/method.md, section 9)."""
 
 
-def collect(project: Path) -> list[dict[str, object]]:
-    """The finished cells of a project in which `hapo compare --cells bench/harm.yaml` runs."""
-    from pipeline.compare import drive
-    from pipeline.compare.cells import Budget, read_plain
-    from pipeline.compare.queue import Queue
-
-    options = SimpleNamespace(
-        methods=[], cells=[CELLS], cell=[], set=["compute.threads=1"], seeds=range(10, 16)
-    )
-    raw = read_plain(project / "params.yaml")
-    cells = drive._cells(options, project, raw, Budget("rounds", 45))  # type: ignore[arg-type]
-    head = ["git", "-C", str(project), "rev-parse", "--short", "HEAD~1"]
-    commit = subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
+def collect(runs: Path, commit: str) -> list[dict[str, object]]:
+    """The finished runs of a comparison's runs.csv, the base of each seed before them."""
+    frame = pd.read_csv(runs, dtype=str, keep_default_na=False)
     rows: list[dict[str, object]] = []
-    for run in drive._results(project, Queue(project), cells):
-        policies = [("final", run.label)]
-        if not any(r["setting"] == "base" and r["seed"] == run.seed for r in rows):
-            policies.insert(0, ("base", "base"))
-        for target, label in policies:
-            mean = {
-                name: round(100 * float(np.mean(list(run.scores[target, name].values()))), 3)
-                for name in ("heldout", "short")
-            }
-            rows.append({"setting": label, "seed": run.seed, **mean, "commit": commit})
-        rows[-1] |= of_rounds(run.rounds)
+    for seed, part in frame.groupby("seed", sort=False):
+        first = part.iloc[0]
+        scores = {name: first[f"{name}_base"] for name in ("heldout", "short")}
+        rows.append({"setting": "base", "seed": int(str(seed)), **scores, "commit": commit})
+        for run in part.to_dict("records"):
+            rows.append({c: run[c] for c in COLUMNS[:-1]} | {"commit": commit})
     return rows
-
-
-def of_rounds(rounds: pd.DataFrame) -> dict[str, object]:
-    """What the rounds' table says of teacher and cost."""
-    injected = rounds[rounds.injected_groups > 0]["round"]
-    spoke = rounds[rounds["alarm"] > 0]["round"] if "alarm" in rounds else injected[:0]
-    share = 100 * rounds.injected_groups.sum() / rounds.prompts.sum()
-    return {
-        "injected": round(float(share), 2),
-        "last_injection": int(injected.max()) if len(injected) else "",
-        "alarm": int(spoke.min()) if len(spoke) else "",
-        "generated": int(rounds.generated_tokens.sum()),
-        "trained": int(rounds.trained_tokens.sum()),
-    }
 
 
 def merged(new: list[dict[str, object]]) -> None:
@@ -117,10 +85,10 @@ def above(test: SeedTest | None) -> str:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--collect", type=Path, metavar="PROJECT")
+    parser.add_argument("--collect", nargs=2, metavar=("RUNS", "COMMIT"))
     args = parser.parse_args()
     if args.collect:
-        merged(collect(args.collect.resolve()))
+        merged(collect(Path(args.collect[0]), args.collect[1]))
     frame = pd.read_csv(TABLE)
     of = {
         (str(label), name): {int(s): v / 100 for s, v in zip(part.seed, part[name], strict=True)}

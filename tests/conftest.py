@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import compileall
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +16,9 @@ from typing import Any
 
 import pytest
 import warm
+from servers import PrefectServer, serve
 
-from pipeline.flows import server
+from hapo_core.verify.workers import process
 
 # Two workers of pytest on two cores: a second thread in each costs more than it gives (80 times on
 # a loaded machine), and threads that spin while they wait take the core from those that work.
@@ -74,15 +71,15 @@ compute: {threads: 1}
 LONGEST = (
     "train/test_end_to_end.py",
     "run/test_run.py",
-    "compare/test_compare.py",
-    "run/test_dvc.py",
-    "run/test_locked_modules.py",
     "flows/test_serve.py",
-    "train/test_ranks.py",
-    "run/test_provenance.py",
+    "run/test_dvc.py",
     "flows/test_observe.py",
-    "train/test_cold_start.py",
+    "train/test_ranks.py",
     "verify/test_verify_pool.py",
+    "run/test_provenance.py",
+    "train/test_cold_start.py",
+    "compare/test_compare.py",
+    "run/test_locked_modules.py",
     "start/test_wheel.py",
     "run/test_clean.py",
     "oracles/test_trl_trainer.py",
@@ -145,92 +142,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 # --- a Prefect server ---------------------------------------------------------------------------
 
 
-@dataclass
-class PrefectServer:
-    """A running server of the tests, and questions to its API."""
-
-    api: str
-    root: Path
-    pid: int
-    auth: str
-
-    @property
-    def env(self) -> dict[str, str]:
-        """How a process is told of the server."""
-        return {"PREFECT_API_URL": self.api, "PREFECT_API_AUTH_STRING": self.auth}
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Of a JSON request that is let in."""
-        token = base64.b64encode(self.auth.encode()).decode()
-        return {"content-type": "application/json", "authorization": f"Basic {token}"}
-
-    def post(self, path: str, body: Mapping[str, object] | None = None) -> Any:
-        """POST JSON, answer as JSON."""
-        request = urllib.request.Request(
-            self.api + path,
-            json.dumps(dict(body or {})).encode(),
-            self.headers,
-        )
-        return self._send(request)
-
-    def patch(self, path: str, body: Mapping[str, object]) -> None:
-        """PATCH JSON."""
-        data = json.dumps(dict(body)).encode()
-        self._send(urllib.request.Request(self.api + path, data, self.headers, method="PATCH"))
-
-    def _send(self, request: urllib.request.Request) -> Any:
-        """A busy server answers 503 (its database was locked): ask again, as Prefect does."""
-        for left in reversed(range(10)):
-            try:
-                with urllib.request.urlopen(request, timeout=60) as reply:
-                    return json.loads(reply.read() or "null")
-            except urllib.error.HTTPError as error:
-                if error.code != 503 or not left:
-                    raise
-            time.sleep(0.5)
-        raise AssertionError("not reached")
-
-    def flow_runs(self, **where: object) -> list[dict[str, Any]]:
-        """Flow runs, newest first; `where` filters them by API fields."""
-        body = {"sort": "START_TIME_DESC", "flow_runs": where}
-        return list(self.post("/flow_runs/filter", body))
-
-    def children(self, run_id: str) -> list[dict[str, Any]]:
-        """The flow runs below a flow run."""
-        return self.flow_runs(parent_flow_run_id={"any_": [run_id]})
-
-    def task_runs(self, run_id: str) -> list[dict[str, Any]]:
-        """The task runs of a flow run."""
-        body = {"flow_runs": {"id": {"any_": [run_id]}}, "limit": 200}
-        return list(self.post("/task_runs/filter", body))
-
-    def logs(self, run_id: str) -> list[str]:
-        """The log lines of a flow run."""
-        body = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC"}
-        return [line["message"] for line in self.post("/logs/filter", body)]
-
-
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """One server for all tests: own home, a free port, loopback only."""
-    yield from _serve(tmp_path_factory.mktemp("prefect"))
+    yield from serve(tmp_path_factory, "prefect")
 
 
 @pytest.fixture(scope="module")
 def doomed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """A server that tests stop for a while, and the last of a module kills."""
-    yield from _serve(tmp_path_factory.mktemp("doomed"))
-
-
-def _serve(root: Path) -> Iterator[PrefectServer]:
-    os.environ[server.PORT] = "0"  # never the usual port: a person may be using it
-    started = server.start(root)
-    assert started.pid is not None and started.auth is not None
-    try:
-        yield PrefectServer(started.api, root, started.pid, started.auth)
-    finally:
-        server.stop(root)
+    yield from serve(tmp_path_factory, "doomed")
 
 
 def eventually(check: Callable[[], Any], seconds: float = 90.0) -> Any:
@@ -252,30 +173,33 @@ def _hear_ctrl_c() -> None:
 
 @dataclass
 class Project:
-    """A copy of the repository in which stand-ins take the places of the stages."""
+    """A copy of the repository in which stand-ins take the places of the stages.
+
+    `forks`: what makes `call` fork from a process that has imported (support/warm.py); what is
+    started in the background, to be stopped or killed, is real unless `env` has it too.
+    """
 
     path: Path
     env: dict[str, str] = field(default_factory=dict)
+    forks: Mapping[str, str] = field(default_factory=dict)
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, forks: Mapping[str, str] | None = None) -> dict[str, str]:
         """Without any Prefect setting but those of `self.env`."""
+        env = {**(forks or {}), **self.env}
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "HAPO"))}
         path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
-        if warm.SOCKET in self.env:
+        if warm.SOCKET in env:
             path = os.pathsep.join([str(warm.BIN), path])
         locks = {"HAPO_LOCKS": str(self.path / ".hapo" / "locks")}  # tests run beside one another
-        return {**kept, **locks, "PATH": path, **self.env}
-
-    def python(self) -> str:
-        """The real one, or one that forks from a process which has imported (support/warm.py)."""
-        return str(warm.BIN / "python") if warm.SOCKET in self.env else sys.executable
+        return {**kept, **locks, "PATH": path, **env}
 
     def call(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`python -m WORDS` in the project."""
+        environment = self.environment(self.forks)
         done = subprocess.run(
-            [self.python(), "-m", *words],
+            [warm.python(environment), "-m", *words],
             cwd=self.path,
-            env=self.environment(),
+            env=environment,
             capture_output=True,
             text=True,
             timeout=600,
@@ -285,10 +209,11 @@ class Project:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """`python -m WORDS` in the project, in the background."""
+        environment = self.environment()
         return subprocess.Popen(
-            [self.python(), "-m", *words],
+            [warm.python(environment), "-m", *words],
             cwd=self.path,
-            env=self.environment(),
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -340,14 +265,41 @@ kept.save()
 """Leaves `.hapo/modules.json` in a project: what a stage finds in the modules' texts."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def grading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """Workers that grade fork from one that has imported; they are yielded as they really start."""
+    forking, environment = warm.start(tmp_path_factory.mktemp("warm"), "grade")
+    os.environ.update(environment)
+    real, process.PROGRAM[0] = list(process.PROGRAM), str(warm.BIN / "python")
+    yield real
+    process.PROGRAM[:] = real
+    assert forking.stdin is not None
+    forking.stdin.close()
+    forking.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def real_workers(grading: list[str]) -> Iterator[None]:
+    """For tests of how a worker starts, ends and what it may use."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "PROGRAM", grading)
+        yield
+
+
 @pytest.fixture(scope="session")
-def warmth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What makes a `Project` start its stages from a process that has imported already."""
-    forks, environment = warm.start(tmp_path_factory.mktemp("warm"))
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What makes a `Project` fork its processes from one that has imported already."""
+    forking, environment = warm.start(tmp_path_factory.mktemp("warm"))
     yield environment
-    assert forks.stdin is not None
-    forks.stdin.close()
-    forks.wait(timeout=60)
+    assert forking.stdin is not None
+    forking.stdin.close()
+    forking.wait(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def warmth(forks: dict[str, str]) -> dict[str, str]:
+    """The same for a project that learns: torch and transformers are imported too."""
+    return {**forks, warm.LEARNS: "1"}
 
 
 @pytest.fixture(scope="session")
@@ -372,27 +324,29 @@ def project_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(project_template: Path, tmp_path: Path) -> Project:
+def project(project_template: Path, tmp_path: Path, forks: dict[str, str]) -> Project:
     """A project with git and DVC, whose stages are stand-ins (tests/support/toy_stage.py)."""
     path = tmp_path / "project"
     shutil.copytree(project_template, path, symlinks=True)
-    return Project(path)
+    return Project(path, forks=forks)
 
 
 @pytest.fixture(scope="session")
-def finished_template(project_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_template(
+    project_template: Path, tmp_path_factory: pytest.TempPathFactory, forks: dict[str, str]
+) -> Path:
     """The project after one whole `dvc repro`; made once, copied for each test."""
     path = tmp_path_factory.mktemp("finished") / "project"
     shutil.copytree(project_template, path, symlinks=True)
-    project = Project(path)
+    project = Project(path, forks=forks)
     project.dvc("repro", "-q")
     assert len(project.ran()) == 7
     return path
 
 
 @pytest.fixture
-def finished_project(finished_template: Path, tmp_path: Path) -> Project:
+def finished_project(finished_template: Path, tmp_path: Path, forks: dict[str, str]) -> Project:
     """A project in which everything has run."""
     path = tmp_path / "project"
     shutil.copytree(finished_template, path, symlinks=True)
-    return Project(path)
+    return Project(path, forks=forks)

@@ -39,7 +39,7 @@ that the later one corrects."""
 _DENIED_BEFORE = re.compile(
     r"(?:(?<![A-Za-z])(?:not|never|neither|nor|cannot be|rather than|instead of)|n['’]t(?: be)?"
     r"|(?:\\ne(?:q)?|\\not\s*=|≠|(?<=\s)!=))(?![A-Za-z])"
-    r"\s*(?:equal(?:s| to)?|simply|just|=|:)?[\s$*({\[\\]*$",
+    r"[^\S\n]*(?:equal(?:s| to)?|simply|just|=|:)?(?:[^\S\n]|[$*({\[\\])*\Z",
     re.IGNORECASE,
 )
 _DENIED_BEHIND = re.compile(
@@ -49,7 +49,8 @@ _DENIED_BEHIND = re.compile(
     r"|is(?:n't| not)[\s$*)}\]\\]*(?:[.,;]|$))",
     re.IGNORECASE,
 )
-"""`not \\boxed{5}`, `\\boxed{5}? No.`, `\\boxed{5} is wrong`: a box that the text takes back."""
+"""`not \\boxed{5}`, `\\boxed{5}? No.`, `\\boxed{5} is wrong`: a box that the text takes back.
+A word on the line before says nothing of it (`more touch the ceiling than not`)."""
 _NEAR = 40
 """Characters beside a box in which it may be denied."""
 _COMMAND = re.compile(r"\\[a-zA-Z]+")

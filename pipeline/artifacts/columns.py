@@ -27,4 +27,5 @@ def refused(groups: pd.DataFrame) -> npt.NDArray[np.bool_]:
     """Groups whose trace is too surprising to enter, whatever the gate says."""
     if "refused" not in groups:
         return np.zeros(len(groups), dtype=bool)
-    return groups["refused"].to_numpy(dtype=bool)
+    found: npt.NDArray[np.bool_] = groups["refused"].to_numpy(dtype=bool)
+    return found

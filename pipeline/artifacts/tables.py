@@ -178,7 +178,7 @@ def whole(row: Row, column: str) -> int:
     Raises:
         TypeError: the row holds no count there.
     """
-    return operator.index(row[column])  # type: ignore[call-overload]
+    return operator.index(row[column])  # type: ignore[arg-type]
 
 
 def write_table(rows: Sequence[Row], schema: pa.Schema, path: Path) -> None:

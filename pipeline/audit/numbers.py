@@ -45,6 +45,8 @@ from pipeline.train.checkpoint import read_gate_state
 from pipeline.train.trainset import load_trainset
 
 if TYPE_CHECKING:
+    from hapo_core.groups import PlannedGroup
+    from hapo_core.objective import TrainRow
     from hapo_core.theory.gradient_gap import GradientGap
     from pipeline.train.shown import ShownTraces
 
@@ -127,7 +129,8 @@ def audit_run(params: Params, root: Path, groups: int, differs: tuple[str, ...] 
     with open_run(params, root) as tables:
         spec = group_rule(params)
         columns = group_columns(tables.groups)
-        rounds, found = (), None
+        rounds: tuple[AuditRound, ...] = ()
+        found = None
         if spec is not None and len(tables.groups):
             columns = _ruled(spec, params, columns)
             rounds = _rounds(spec, columns, tables)
@@ -301,7 +304,8 @@ def _gradient_round(
 
     what, budget = objective(params), params.rollout.max_tokens
     groups = stored_groups(tables, number, data, budget, params.seed)
-    plans, beside = [], ()
+    plans: list[list[PlannedGroup]] = []
+    beside: tuple[TrainRow, ...] = ()
     for taught in (True, False):
         method = wiring.method(params, GateState(), known, data.prompt_ids)
         method.gate = _gate_of(params, tables, number)

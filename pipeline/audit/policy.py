@@ -48,7 +48,8 @@ def audited(params: Params, root: Path, tables: RunTables) -> Any:
         load_weights(model, state)
     else:
         model, _ = load_policy(held, dtype, params.compute.attention)
-    return Updater(model.to(device), update_spec(params))
+    model.to(device)  # type: ignore[arg-type]
+    return Updater(model, update_spec(params))
 
 
 def shown_traces(params: Params, root: Path, data: TrainSet) -> ShownTraces | None:

@@ -86,7 +86,7 @@ def _build_tiny(
     careless, supervised = _specs(base)
     tokenizer = tiny_tokenizer()
     model = tiny_model(tokenizer, base.hidden_size, base.layers, base.heads, base.seed)
-    model.to(device)
+    model.to(device)  # type: ignore[arg-type]
     optimizer = supervised_optimizer(model, supervised)
     log: list[dict[str, object]] = []
     tokens = 0

@@ -38,16 +38,10 @@ class Blocks:
         layers), whose activations these formulas do not know."""
         text = config.get_text_config()
         heads = getattr(text, "num_attention_heads", None)
-        found = [
-            getattr(text, name, None)
-            for name in ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
-        ]
+        names = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
+        found = [n for n in (getattr(text, name, None) for name in names) if isinstance(n, int)]
         experts = ("num_local_experts", "num_experts", "n_routed_experts")
-        if (
-            not heads
-            or any(getattr(text, n, 0) for n in experts)
-            or not all(isinstance(n, int) for n in found)
-        ):
+        if not heads or any(getattr(text, n, 0) for n in experts) or len(found) < len(names):
             return None
         count, hidden, feed_forward, vocabulary = found
         width = getattr(text, "head_dim", None) or hidden // heads

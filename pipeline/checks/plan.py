@@ -58,7 +58,8 @@ def _resized(stage: str, params: Params) -> bool:
     made = read_provenance().get(stage) if kind == "train" else None
     if made is None or name not in params.segments:
         return False
-    return made["parameters"].get("segment") != params.segments[name].model_dump(mode="json")
+    wanted = params.segments[name].model_dump(mode="json")
+    return bool(made["parameters"].get("segment") != wanted)
 
 
 def _with_segments(plan: Sequence[str], params: Params) -> list[str]:

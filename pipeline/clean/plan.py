@@ -17,10 +17,11 @@ from pipeline.build.engine import ENGINES
 from pipeline.checks.status import Status, read_status
 from pipeline.config import Params, load_params
 from pipeline.flows import server
+from pipeline.flows.server_home import HOME
 from pipeline.system.disk_use import CACHE, DiskSizes
 from pipeline.system.processes import works_in
 
-_COUNTED = ("artifacts", CACHE, ".hapo/scratch", str(REVISIONS), str(server.HOME), str(ENGINES))
+_COUNTED = ("artifacts", CACHE, ".hapo/scratch", str(REVISIONS), str(HOME), str(ENGINES))
 LOG_DAYS, LOG_BYTES = 30, 10_000_000
 """An older or a longer log of an engine's server goes."""
 OPTIMIZER, MODEL = "state/optimizer.safetensors", "model"
@@ -93,7 +94,7 @@ def plan(rules: Rules, root: Path = Path()) -> Plan:
         DataError: a segment's tables or manifest cannot be read.
     """
     params, status = load_params(root / "params.yaml"), read_status(root)
-    items, kept = [*_leftovers(root)], []
+    items, kept = [*_leftovers(root)], list[Item]()
     running = {stage.name for stage in status.stages if stage.state == "running"}
     for item, goes in (
         *_prefect(root, rules),
@@ -126,7 +127,7 @@ def _leftovers(root: Path) -> Iterator[Item]:
 
 def _prefect(root: Path, rules: Rules) -> Iterator[tuple[Item, bool]]:
     """The files of our Prefect server. No result lies there."""
-    home, runs = root / server.HOME, server.find(root) is not None
+    home, runs = root / HOME, server.find(root) is not None
     for path in sorted(home.glob("*")):
         size = DiskSizes().of(path)
         if path.name.startswith("prefect.damaged-"):

@@ -9,7 +9,8 @@ from pathlib import Path
 from hapo_core.errors import ConfigError, HapoError
 from pipeline.commands.values import count
 from pipeline.flows.health import prepare_environment
-from pipeline.flows.server import HOME, find, start, stop
+from pipeline.flows.server import find, start, stop
+from pipeline.flows.server_home import HOME
 from pipeline.run.supervisor import connect
 from pipeline.system.project import find_root
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hapo_core.errors import ConfigError, HapoError
+from pipeline.artifacts import atomic_write_text
 from pipeline.artifacts.revisions import fetch, need_git
 from pipeline.compare.cells import (
     VARIANTS,
@@ -27,6 +28,7 @@ from pipeline.compare.cells import (
 from pipeline.compare.collect import Result, files_of, read_result
 from pipeline.compare.page import Comparison, score_table, write_page
 from pipeline.compare.queue import Queue, State
+from pipeline.compare.runs import runs_csv
 from pipeline.compare.summary import rows_of
 from pipeline.config import PARAMS, parse_params
 from pipeline.config.nearest import nearest
@@ -68,7 +70,9 @@ def compare(options: argparse.Namespace) -> int:
     if not results:
         raise HapoError("no cell is finished", where="hapo compare")
     found = _comparison(options, raw, budget, cells, results)
-    page = write_page(found, options.out or root / "reports/comparison")
+    out = options.out or root / "reports/comparison"
+    page = write_page(found, out)
+    atomic_write_text(out / "runs.csv", runs_csv(results))
     for name in found.rows:
         table = score_table(found, name)
         print("\n".join(["", table.title, *aligned([table.headers, *table.rows])]))

@@ -41,7 +41,8 @@ def load_params(path: Path = PARAMS) -> Params:
 
 def was_read(params: Params, path: Path = PARAMS) -> bool:
     """Whether `load_params` made this very object of that file, whatever the file says now."""
-    return _READ.get(path.resolve(), {}).get(id(params)) is params
+    read = _READ.get(path.resolve())
+    return read is not None and read.get(id(params)) is params
 
 
 def parse_params(raw: object, where: str = "params.yaml") -> Params:

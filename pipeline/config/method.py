@@ -9,7 +9,10 @@ from pydantic import Field, create_model, model_validator
 from hapo_core.methods.registry import methods
 from pipeline.config.section import Section
 
-MethodName = Literal[tuple(methods())]  # type: ignore[valid-type]
+if TYPE_CHECKING:
+    MethodName = str
+else:
+    MethodName = Literal[tuple(methods())]
 """The files of `hapo_core/methods` that hold a method."""
 
 
@@ -209,7 +212,8 @@ def _with_options(base: type[Section], section: str) -> type[Section]:
 
 
 if TYPE_CHECKING:
-    Teacher, Objective = _Teacher, _Objective
+    Teacher = _Teacher
+    Objective = _Objective
 else:
     Teacher, Objective = _with_options(_Teacher, "teacher"), _with_options(_Objective, "objective")
 

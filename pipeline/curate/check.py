@@ -20,6 +20,11 @@ from pipeline.curate.rules.golds import gold_faults
 
 _WIDTH = 60
 _CHUNK = 500
+_MEANT = {
+    "bad_gold": " (prose, or no mathematics that can be read)",
+    "unparsed": " (no mark, or nothing in it that can be compared)",
+}
+"""Beside a verdict's name, for who has not read docs/verification.md."""
 CURATED = 200
 """Problems that curation checks."""
 
@@ -120,10 +125,21 @@ class DataCheck:
             self.mutated, at.mutated, "wrong answers are accepted: a reward without the solution",
             "use another `reward`, or make your verifier compare the whole answer",
         )  # fmt: skip
-        yield (
-            self.traces, at.traces, "traces are not right as they stand",
-            "set `mark` of the source, or look at golds and traces (docs/data.md)",
-        )  # fmt: skip
+        yield self.traces, at.traces, "traces are not right as they stand", self._traces_remedy()
+
+    def _traces_remedy(self) -> str:
+        """By what is wrong with most of them."""
+        wrong, unmarked = (self.traces.faults[v.value] for v in (Verdict.WRONG, Verdict.UNPARSED))
+        if wrong > unmarked:
+            return (
+                "they end in another answer: is the column right, does each row have its own gold?"
+            )
+        if not unmarked:
+            return "look at golds and traces (docs/data.md)"
+        return (
+            "the mark of their answer is not read: set `mark` of the source (`--mark last_number`, "
+            "`--mark '####'`); `hapo data peek SOURCE` says which one fits"
+        )
 
     def lines(self) -> Iterator[str]:
         """One screen: a line a part, then its faults by kind with examples."""
@@ -138,11 +154,13 @@ class DataCheck:
                 yield f"{name:<25} none"
                 continue
             share = f"{100 * tally.share:.3g} %"
-            yield f"{name:<25} {tally.trials:>7,} tried, {tally.bad:>6,} {wrong} ({share})"
+            tried = "distinct" if tally is self.golds else "tried"
+            yield f"{name:<25} {tally.trials:>7,} {tried}, {tally.bad:>6,} {wrong} ({share})"
             ordered = tally.faults.most_common()
             for fault, count in ordered[:6]:
                 tried = f" of {tally.tried[fault]}" if tally.tried[fault] else ""
-                yield f"    {count}{tried} {fault}: " + " | ".join(tally.examples[fault])
+                meant = _MEANT.get(fault.removeprefix("verdict "), "")
+                yield f"    {count}{tried} {fault}{meant}: " + " | ".join(tally.examples[fault])
             if ordered[6:]:
                 rest = ", ".join(f"{count} {fault}" for fault, count in ordered[6:14])
                 yield f"    and {len(ordered[6:])} more kinds: {rest}"

@@ -69,10 +69,11 @@ def propose_join(best: Trial, rows: Iterable[Row], traces: Sequence[Row]) -> Joi
     best_join = max(found, key=lambda j: (j.found, j.right), default=None)
     if best_join is None or not best_join.found:
         return None
-    return replace(best_join, **_lacking(traces, best_join))
+    empty, bare = _lacking(traces, best_join)
+    return replace(best_join, empty=empty, bare=bare)
 
 
-def _lacking(rows: Sequence[Row], best: Joined) -> dict[str, tuple[int, ...]]:
+def _lacking(rows: Sequence[Row], best: Joined) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The numbers of rows without text, and of those without a mark where the last number is it."""
     marks = [parse_mark(mark or "box", "peek") for mark in MARKS if mark != LAST_NUMBER]
     empty, bare = list[int](), list[int]()
@@ -83,7 +84,7 @@ def _lacking(rows: Sequence[Row], best: Joined) -> dict[str, tuple[int, ...]]:
             empty.append(number)
         elif not any(mark.find(str(text)) for mark in marks for text in texts):
             bare.append(number)
-    return {"empty": tuple(empty), "bare": tuple(bare) if best.mark == LAST_NUMBER else ()}
+    return tuple(empty), tuple(bare) if best.mark == LAST_NUMBER else ()
 
 
 def _join(

@@ -147,8 +147,9 @@ def _guesses(rows: Sequence[Row]) -> Iterator[dict[str, object]]:
         taken = {*problems[:1], *by_kind["id"], *by_kind["trace"]}
         answers = [c for c in short if c not in taken and holds_answers(rows, c)][:2]
     traces = by_kind["trace"] or [c for c in rest if c not in problems[:1] and c not in answers]
+    tried: list[str | None] = [*answers[:3]] or [None]
     for problem in problems[:3]:
-        for answer in answers[:3] or [None]:
+        for answer in tried:
             for trace in [*traces[:5], None]:
                 if problem not in (answer, trace) and (trace != answer or trace is None):
                     yield from _marked(rows, problem, answer, trace, by_kind)

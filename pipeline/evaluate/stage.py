@@ -39,7 +39,7 @@ class Evaluation:
         Scratch.settle(f"evaluate@{target}")
         device, dtype = prepare_compute(params.compute)
         model, tokenizer = load_policy(policy_model(folder), dtype, params.compute.attention)
-        model.to(device)
+        model.to(device)  # type: ignore[arg-type]
         loaded = [
             (load_benchmark(DATA, name, spec.limit), spec.max_tokens)
             for name, spec in params.evaluate.benchmarks.items()

@@ -122,7 +122,7 @@ class FlowRun:
         context = FlowRunContext.get()
         assert context is not None and context.flow_run is not None
         prepare_senders()
-        self._run, self._adopted = cast(PrefectFlowRun, context.flow_run), True
+        self._run, self._adopted = context.flow_run, True
         self._logger = get_run_logger()
         self._context = contextvars.copy_context()
         threading.Thread(target=self._side_thread, name="prefect", daemon=True).start()

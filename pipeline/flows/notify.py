@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 from hapo_core.errors import HapoError
@@ -63,7 +63,8 @@ def notify(url: str, root: Path) -> list[str]:
     hook = Webhook.model_validate({"url": url, "headers": {"Content-Type": "application/json"}})
     asyncio.run(_greet(hook, name))
     forget(root)
-    block = hook.save(project_tags(root)[1], overwrite=True)
+    # Prefect says "UUID or a coroutine": outside of an event loop it is the UUID.
+    block = cast(UUID, hook.save(project_tags(root)[1], overwrite=True))
     made = _automations(root, block)
     with get_client(sync_client=True) as client:
         for automation in made:

@@ -69,7 +69,7 @@ async def create_flow_run(
 async def mark_cached(run: UUID, stage: str, key: str) -> None:
     """A task run for a stage that DVC skipped; the same `key` makes no second one."""
     async with get_client() as client:
-        state = Completed(name="Cached", message="DVC: unchanged")
+        state: State[Any] = Completed(name="Cached", message="DVC: unchanged")
         await _create_task_run(client, run, stage, key, state)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup
@@ -59,7 +60,8 @@ def _page(template: str, context: dict[str, Any]) -> str:
 def render_markdown(data: ReportData, figures: list[Figure]) -> str:
     """The same as Markdown; figures are the files of `figure_files`."""
     environment = page_environment(autoescape=False)
-    environment.filters |= {"table": markdown_table, "fenced": lambda text: fenced(text, "yaml")}
+    environment.filters["table"] = markdown_table
+    environment.filters["fenced"] = partial(fenced, language="yaml")
     return environment.get_template("report.md.j2").render(**_context(data, figures))
 
 

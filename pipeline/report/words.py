@@ -127,7 +127,8 @@ _USUAL = {
 
 def untaught(data: ReportData) -> bool:
     """Whether curation found no usable trace at all."""
-    return data.curation.get("result", {}).get("problems_with_usable_trace") == 0
+    usable = data.curation.get("result", {}).get("problems_with_usable_trace")
+    return bool(usable == 0)
 
 
 def _untaught_tail(data: ReportData) -> str:

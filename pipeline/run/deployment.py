@@ -11,10 +11,10 @@ import signal
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from prefect.flows import EntrypointType
+from prefect.flows import EntrypointType  # type: ignore[attr-defined]
 from prefect.runner import Runner
 from prefect.schedules import Cron, Interval, Schedule
 
@@ -49,7 +49,7 @@ class Service:
         self.name = name
         schedules = _schedules(cron, interval)
         self._runner = _Runner(name=name, limit=1, pause_on_shutdown=True)
-        self.deployment: UUID = self._runner.add_flow(
+        made = self._runner.add_flow(
             hapo,
             name=name,
             schedules=schedules,
@@ -58,6 +58,7 @@ class Service:
             description=f"`hapo run` in {root} on {socket.gethostname()}",
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
+        self.deployment = cast(UUID, made)  # no coroutine outside of an event loop
         if not schedules:
             asyncio.run(drop_schedules(self.deployment))
 

@@ -27,6 +27,7 @@ from pipeline.dependencies.watch import keep_watch
 from pipeline.flows import server
 from pipeline.flows.health import API_URL, AUTH, answers, prepare_environment, refuses
 from pipeline.flows.observer import INTERVAL, LIVE, PARENT, warn
+from pipeline.flows.server_home import HOME, Server
 from pipeline.run.dvc import Hints, Screen, is_dvc_line, read_line, run_command
 from pipeline.run.request import Request
 from pipeline.run.result import may_colour, next_steps, result_markdown, result_table
@@ -161,11 +162,11 @@ def connect() -> tuple[str, str]:
         return wanted, wanted.rstrip("/").removesuffix("/api")
     found = server.ensure()
     _log_in(found)
-    os.environ.setdefault("PREFECT_HOME", str(server.HOME.absolute()))
+    os.environ.setdefault("PREFECT_HOME", str(HOME.absolute()))
     return found.api, found.url
 
 
-def _log_in(own: server.Server) -> None:
+def _log_in(own: Server) -> None:
     if own.auth is not None:
         os.environ[AUTH] = own.auth
         learn()

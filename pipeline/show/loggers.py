@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,7 +49,7 @@ class Curves:
     def __init__(self, settings: Loggers, run: str, earlier: Sequence[Row] = ()) -> None:
         self._open: list[tuple[str, Logger]] = []
         for name, opener in _openers(settings, run).items():
-            self._guard(name, lambda n=name, o=opener: self._open.append((n, o())))
+            self._guard(name, partial(self._begin, name, opener))
         for row in earlier:
             self.add(row)
 
@@ -56,13 +57,16 @@ class Curves:
         """Write a round."""
         step, values = whole(row, "round"), scalars(row)
         for name, logger in list(self._open):
-            self._guard(name, lambda one=logger: one.log(step, values))
+            self._guard(name, partial(logger.log, step, values))
 
     def close(self) -> None:
         """End the loggers' runs."""
         for name, logger in list(self._open):
             self._guard(name, logger.close)
         self._open.clear()
+
+    def _begin(self, name: str, opener: Callable[[], Logger]) -> None:
+        self._open.append((name, opener()))
 
     def _guard(self, name: str, call: Callable[[], object]) -> None:
         try:

@@ -229,7 +229,7 @@ def _lost(maker: PromptMaker, text: str, ids: Any) -> list[str]:
     """Characters that the tokenizer writes as unknown, or leaves out without a word."""
     if maker.has_unknown(ids):
         return [c for c in dict.fromkeys(text) if maker.has_unknown(*maker.responses([c]))]
-    written = maker.tokenizer.decode(ids, clean_up_tokenization_spaces=False).casefold()
+    written = str(maker.tokenizer.decode(ids, clean_up_tokenization_spaces=False)).casefold()
     return [c for c in dict.fromkeys(text) if not c.isspace() and c.casefold() not in written]
 
 

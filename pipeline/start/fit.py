@@ -145,7 +145,8 @@ def _source(given: Given) -> dict[str, object]:
             where=str(given.traces),
             remedy="leave --traces out, or name the columns: --columns problem=...,answer=...",
         )
-    columns = dict(source["columns"]) if isinstance(source.get("columns"), dict) else {}
+    named = source.get("columns")
+    columns = dict(named) if isinstance(named, dict) else {}
     loose = first_rows(given.traces)
     found = given.traces_columns or _trace_columns(given, rows, loose, columns)
     if "id" not in columns and "problem_id" in found:

@@ -52,7 +52,8 @@ def measure(model: Model, machine: Machine, n: Numbers) -> Pace:
     before = torch.get_num_threads()
     torch.set_num_threads(machine.threads)
     try:
-        policy: Any = load_policy(model.path)[0].to(machine.device)
+        policy: Any = load_policy(model.path)[0]
+        policy.to(machine.device)
         length = min(n.max_prompt + n.max_tokens, _TOKENS)
         rows = max(1, _TOKENS // length)
 

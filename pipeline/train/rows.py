@@ -201,7 +201,7 @@ def round_row(
         row |= _surprise_columns(planned, surprise_tokens)
     if taken := set(row) & set(metrics.values):
         raise ValueError(f"metrics of the update named like columns of a round: {sorted(taken)}")
-    return row | metrics.values
+    return {**row, **metrics.values}
 
 
 def _surprise_columns(planned: Sequence[PlannedGroup], tokens: int) -> Row:

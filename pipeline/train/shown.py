@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -44,7 +45,7 @@ class ShownTraces:
     data: TrainSet
     tokenizer: PreTrainedTokenizerBase
     tokens: int = 0
-    _clock: dict[str, object] = field(init=False)
+    _clock: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self._clock = at_date(self.tokenizer, self.params.curate.prompt_date)

@@ -115,7 +115,7 @@ def start_of(
     adapt(params, model)
     if sharded:
         load_weights(model, source)
-    model.to(device)
+    model.to(device)  # type: ignore[arg-type]
     if params.update.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     refuse_misfit(data, model, params.rollout.max_tokens)

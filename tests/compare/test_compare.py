@@ -12,11 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 from conftest import REPO, STAGES, Project, eventually, long
 from dvc.utils.hydra import apply_overrides
+from made_results import made_result
 from report_run import SMALL, params_of
 from ruamel.yaml import YAML
 
@@ -31,7 +30,6 @@ from pipeline.compare.cells import (
     plan,
     read_plain,
 )
-from pipeline.compare.collect import Result
 from pipeline.compare.page import Comparison, notes, write_page
 from pipeline.compare.queue import Queue
 from pipeline.compare.summary import rows_of
@@ -176,33 +174,6 @@ def test_seeds_with_the_same_problems_are_one_sample_of_problems() -> None:
         pooled_scores({0: one, 1: {"p": 1.0}}, {0: "s", 1: "s"})
 
 
-def made_result(label: str, seed: int, level: float, injected: list[int]) -> Result:
-    n = len(injected)
-    rounds = pd.DataFrame(
-        {
-            "round": range(1, n + 1),
-            "rollouts": 8,
-            "prompts": 10,
-            "injected_groups": injected,
-            "dead_groups": [5] * n,
-            "extra_rows": pd.array([2] * (n - 1) + [None], dtype="Int64"),
-            "teacher_balance": [0.5] * (n - 1) + [None],
-            "generated_tokens": [100] * n,
-            "trained_tokens": [50] * n,
-            "probe_avg": [None] * (n - 1) + [level],
-        }
-    )
-    rng = np.random.default_rng(seed)
-    ease = rng.random(40) * 0.2
-    scores = {f"p{i}": float(level + ease[i]) for i in range(40)}
-    low = {f"p{i}": float(ease[i]) for i in range(40)}
-    keys = (("base", "held"), ("final", "held"))
-    return Result(
-        label, seed, label, rounds, dict(zip(keys, (low, scores), strict=True)),
-        dict.fromkeys(keys, str(seed)), {}, 2.0,
-    )  # fmt: skip
-
-
 def test_rows_hold_pooled_intervals_tests_costs_and_curves() -> None:
     levels = {"grpo": 0.2, "hapo": 0.5}
     results = [
@@ -251,7 +222,7 @@ def test_tables_fit_a_page_and_labels_a_phone(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def matrix(project_template: Path, tmp_path: Path) -> Project:
+def matrix(project_template: Path, tmp_path: Path, forks: dict[str, str]) -> Project:
     """A project whose stand-ins write real tables."""
     path = tmp_path / "project"
     shutil.copytree(project_template, path, symlinks=True)
@@ -266,7 +237,8 @@ def matrix(project_template: Path, tmp_path: Path) -> Project:
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
     for words in (["add", "."], ["commit", "-qm", "stand-ins"]):
         subprocess.run([*git, *words], cwd=path, check=True)
-    return Project(path, {"TOY_LOG": str(tmp_path / "ran"), "TOY_FAIL_FILE": str(tmp_path / "no")})
+    env = {"TOY_LOG": str(tmp_path / "ran"), "TOY_FAIL_FILE": str(tmp_path / "no")}
+    return Project(path, env, forks)
 
 
 def ran(project: Project) -> list[str]:
@@ -279,17 +251,7 @@ def ran(project: Project) -> list[str]:
 
 def compare(project: Project, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """`hapo compare` with one seed and six rounds; several cells of several processes take time."""
-    command = [sys.executable, "-m", "pipeline.cli", "compare", "--seeds", "7"]
-    done = subprocess.run(
-        [*command, "--budget", "rounds=6", *words],
-        cwd=project.path,
-        env=project.environment(),
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
+    return project.hapo("compare", "--seeds", "7", "--budget", "rounds=6", *words, check=check)
 
 
 def test_a_matrix_runs_once_and_shares_what_is_equal(matrix: Project) -> None:

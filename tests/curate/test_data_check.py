@@ -100,11 +100,22 @@ def test_the_command_fits_one_screen_and_its_status_follows_limits(
     out = capsys.readouterr().out
     assert "20 of 20 (100 %, the limit is 50 %) traces are not right" in out
     assert "1 problem without answer: " in out and "20 of 20 unparsed" not in out
-    assert "20 unparsed: row 1: gold 100" in out
+    assert "20 unparsed (no mark, or nothing in it that can be compared): row 1: gold 100" in out
+    assert "golds against themselves       20 distinct" in out and "--mark last_number" in out
     assert len(out.splitlines()) <= 40
     assert cli.main([*words, "--mark", "last_number"]) == 0
     assert cli.main([*words, "--mark", "last_number", "--max-rows", "0"]) == 1
     assert cli.main([*words, "--columns", "problem"]) == 2
+
+
+def test_traces_of_other_rows_ask_for_the_column_and_not_for_a_mark() -> None:
+    samples = [
+        Sample(f"row {i}", str(i), "exact", (rf"It is \boxed{{{i + 1}}}.",)) for i in range(5)
+    ]
+    with VerifierPool(VerifierSettings("exact")) as pool:
+        found = check_data(samples, pool)
+    (told,) = [p for p in found.problems if "traces" in p]
+    assert "5 of 5" in told and "another answer" in told and "mark" not in told
 
 
 def test_no_rows_at_all(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,16 +43,23 @@ def modules(root: Path) -> dict[str, Path]:
     return found
 
 
+@cache
+def imports_of(text: str) -> list[ast.Import | ast.ImportFrom]:
+    """Parsed once for all tests that look at every module."""
+    nodes = ast.walk(ast.parse(text))
+    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def imports(path: Path, known: dict[str, Path]) -> Iterator[tuple[str, int]]:
     """(module, line) of every import, those inside functions and for type checking too."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in imports_of(path.read_text(encoding="utf-8")):
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             for alias in node.names:
                 deeper = f"{node.module}.{alias.name}"
                 yield deeper if deeper in known else node.module, node.lineno
         elif isinstance(node, ast.ImportFrom):
             yield "." * node.level, node.lineno
-        elif isinstance(node, ast.Import):
+        else:
             for alias in node.names:
                 yield alias.name, node.lineno
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from curate_support import shared_data
 from tiny import tiny_policy
 
@@ -127,7 +126,7 @@ def test_the_same_again_generates_nothing_and_another_is_refused(
 
 
 def test_a_killed_evaluation_continues_to_the_same_bytes(
-    here: Path, models: dict[str, Path]
+    here: Path, models: dict[str, Path], warmth: dict[str, str]
 ) -> None:
     """kill -9 in the middle, by the command itself; then the same command again."""
     source = shared_data() / "bench/aime24.jsonl"
@@ -135,15 +134,15 @@ def test_a_killed_evaluation_continues_to_the_same_bytes(
     words += ["--verifier", "exact"]
     words += ["--max-rows", "4", "--model", str(models["fresh"]), "--template", "bare"]
     words += ["--threads", "1", "--limit", "12"]
-    env = {**os.environ, "PYTHONPATH": str(REPO), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "pipeline.cli", "evaluate", *words, "--out", "killed"]
-    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
+    env = {**os.environ, "PYTHONPATH": str(REPO), "HF_HUB_OFFLINE": "1", **warmth}
+    command = [warm.python(env), "-m", "pipeline.cli", "evaluate", *words, "--out", "killed"]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, text=True)
     parts = here / ".killed.unfinished"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and len(list(parts.rglob("*.seal.json"))) < 2:
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    warm.kill(process)
     process.wait()
     # A table whose seal the kill prevented is made again.
     sealed = [

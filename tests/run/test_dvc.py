@@ -313,8 +313,9 @@ def test_the_installed_package_is_watched(project: Project, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("stage", ALL_STAGES)
-def test_loaded_modules_are_locked_or_plumbing(stage: str) -> None:
+def test_loaded_modules_are_locked_or_plumbing(stage: str, warmth: dict[str, str]) -> None:
     """What an entry loads at once is in the closure, or plumbing; test_locked_modules.py asks it of
     whole runs."""
-    loaded = loaded_by(f"pipeline.{stage}.__main__")
-    assert loaded and past_the_lock(Project(REPO), stage, loaded) == set()
+    project = Project(REPO, forks=warmth)
+    loaded = loaded_by(project, f"pipeline.{stage}.__main__")
+    assert loaded and past_the_lock(project, stage, loaded) == set()

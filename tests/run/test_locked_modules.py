@@ -36,17 +36,17 @@ QUICK = ("lora", "processes")
 
 @pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=long) for k in KINDS])
 def test_what_a_run_loads(kind: str, tmp_path: Path, warmth: dict[str, str]) -> None:
-    """Processes of their own are noted: one that forks has imported already. Adapters decide
-    nothing before training and nothing of the base's evaluation, which the other kinds note."""
+    """What they fork from has imported nothing of ours. Adapters decide nothing before training
+    and nothing of the base's evaluation, which the other kinds note."""
     path = tmp_path / "project"
     clone(path)
     old, new = KINDS[kind]
     (path / "params.yaml").write_text(PARAMS.replace("rounds: 4", "rounds: 1").replace(old, new))
     (path / "mine.py").write_text(OWN)
-    project = Project(path, {"HF_HUB_OFFLINE": "1"})
+    project = Project(path, {"HF_HUB_OFFLINE": "1"}, warmth)
     prepared = STAGES[:2] if kind == "lora" else ()
     for stage, words in prepared:
-        Project(path, {**project.env, **warmth}).call(f"pipeline.{stage}", *words)
+        project.call(f"pipeline.{stage}", *words)
     for stage, words in STAGES[2:3] if prepared else STAGES:
         notes = tmp_path / f"{stage}.txt"
         noting(project, notes).call(f"pipeline.{stage}", *words)
@@ -59,10 +59,10 @@ def test_what_a_run_loads(kind: str, tmp_path: Path, warmth: dict[str, str]) -> 
         assert past_the_lock(project, stage, loaded) == set()
 
 
-def test_what_is_not_locked_is_seen(tmp_path: Path) -> None:
+def test_what_is_not_locked_is_seen(tmp_path: Path, warmth: dict[str, str]) -> None:
     """A module that a stage loads by a way that the closure cannot see."""
     clone(tmp_path / "project")
-    project = Project(tmp_path / "project")
-    loaded = loaded_by("pipeline.curate.__main__") | {"hapo_core.update"}
+    project = Project(tmp_path / "project", forks=warmth)
+    loaded = loaded_by(project, "pipeline.curate.__main__") | {"hapo_core.update"}
     assert past_the_lock(project, "curate", loaded) == {"hapo_core.update"}
     shutil.rmtree(project.path)

@@ -25,7 +25,7 @@ def git(project: Project, *words: str) -> None:
 
 def second(first: Project, path: Path) -> Project:
     subprocess.run([*GIT, "clone", "-q", str(first.path), str(path)], check=True)
-    return Project(path, dict(first.env))
+    return Project(path, dict(first.env), first.forks)
 
 
 def shared(project: Project, url: str) -> None:

@@ -12,16 +12,19 @@ from wheel import Installed, build, environment
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Installed:
     made = environment(tmp_path_factory.mktemp("env") / "env")
-    made.install(build(tmp_path_factory.mktemp("wheel")))
+    made.install(wheel)
     return made
 
 
-def test_the_wheel_holds_every_module_template_and_profile(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    names = set(zipfile.ZipFile(build(tmp_path_factory.mktemp("wheel"))).namelist())
+def test_the_wheel_holds_every_module_template_and_profile(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
     for package in ("hapo_core", "hapo_trl", "pipeline"):
         files = (p for p in (REPO / package).rglob("*") if p.is_file())
         wanted = {p.relative_to(REPO).as_posix() for p in files if "__pycache__" not in p.parts}
@@ -86,16 +89,14 @@ def test_inside_of_a_repository_only_the_project_is_committed(
     assert dry.returncode == 0, dry.stderr
 
 
-def test_an_upgrade_is_noticed_and_taken(tmp_path: Path) -> None:
+def test_an_upgrade_is_noticed_and_taken(tmp_path: Path, wheel: Path) -> None:
     env = environment(tmp_path / "env")
-    old, new = tmp_path / "old", tmp_path / "new"
-    env.install(build(old))
+    env.install(wheel)
     assert env.hapo("init", "mine", cwd=tmp_path).returncode == 0
     project = tmp_path / "mine"
     assert "hapo init . --upgrade" not in env.hapo("status", cwd=project).stdout
-    wheel = build(new, "0.2.0")
     # A version whose stages differ: the template inside of the wheel is another one.
-    env.install(wheel)
+    env.install(build(tmp_path / "new", "0.2.0"))
     place = env.packages / "pipeline" / "project" / "dvc.yaml.txt"
     place.write_text(place.read_text().replace("  curate:\n", "  curate:\n    desc: new\n"))
     said = env.hapo("status", cwd=project).stdout

@@ -19,7 +19,7 @@ def slow_run(project: Project, *words: str) -> subprocess.Popen[str]:
     project.env["TOY_SECONDS"] = "60"
     run = project.start("pipeline.cli", "run", *words)
     log = project.path / "ran.log"
-    eventually(lambda: log.exists() and "train@2" in log.read_text(), seconds=60)
+    eventually(lambda: log.exists() and "train@2" in log.read_text(), seconds=180)
     return run
 
 

@@ -6,14 +6,13 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import warm
 from conftest import REPO
 from ruamel.yaml import YAML
 from tiny_segment import BUDGET, PARAMS, PROMPTS, SIZE, here, params_of, start, trained
@@ -133,20 +132,22 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def test_relift_killed_while_its_buffer_holds_prompts_ends_with_the_same_bytes(here: Path) -> None:
+def test_relift_killed_while_its_buffer_holds_prompts_ends_with_the_same_bytes(
+    here: Path, warmth: dict[str, str]
+) -> None:
     """kill -9 after the first of three rounds; the buffer fills in the second at the earliest."""
     raw = {**PARAMS, "method": "relift", "segments": {"1": {"prev": "base", "rounds": 3}}}
     raw["teacher"] = {"relift": {"buffer": 8}}
     with Path("params.yaml").open("w") as file:
         YAML().dump(raw, file)
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT")}
-    env = {**kept, "PYTHONPATH": str(REPO), "HAPO_PROGRESS_SECONDS": "0"}
-    command = [sys.executable, "-m", "pipeline.train", "--segment", "1"]
+    env = {**kept, "PYTHONPATH": str(REPO), "HAPO_PROGRESS_SECONDS": "0", **warmth}
+    command = [warm.python(env), "-m", "pipeline.train", "--segment", "1"]
     stage = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
     assert stage.stdout is not None
     for line in stage.stdout:
         if "round 1/3" in line:
-            os.kill(stage.pid, signal.SIGKILL)
+            warm.kill(stage)
             break
     stage.wait()
     assert not Path("artifacts/policy/1").exists()

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+import warm
 from conftest import REPO, eventually, long
 from listening import elsewhere, family, listening
 from safetensors.torch import load_file
@@ -43,16 +44,17 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **more}
 
 
-def call(cwd: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def call(cwd: Path, forks: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    """`python -m WORDS`; torchrun and its ranks fork from a process that has imported torch."""
     done = subprocess.run(
-        [sys.executable, "-m", *words],
+        [warm.python(forks), "-m", *words],
         cwd=cwd,
-        env=environment(),
+        env=environment(**forks),
         capture_output=True,
         text=True,
         timeout=400,
     )
-    assert not check or done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done
 
 
@@ -60,10 +62,10 @@ def call(cwd: Path, *words: str, check: bool = True) -> subprocess.CompletedProc
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def found(tmp_path_factory: pytest.TempPathFactory, warmth: dict[str, str]) -> list[dict[str, Any]]:
     """What each of two ranks has after its rounds."""
     out = tmp_path_factory.mktemp("ranks")
-    call(out, *TORCHRUN, str(REPO / "tests" / "support" / "ranks_worker.py"), str(out))
+    call(out, warmth, *TORCHRUN, "-m", "ranks_worker", str(out))
     return [torch.load(out / f"rank-{k}.pt", weights_only=False) for k in (0, 1)]
 
 
@@ -157,8 +159,10 @@ def same_segment(one: Path, other: Path, tolerance: float) -> None:
     assert a["probe_avg"].dropna().tolist() == b["probe_avg"].dropna().tolist()
 
 
-def test_torchrun_trains_the_same_segment(start: Path, project: Path) -> None:
-    done = call(project, *TORCHRUN, "-m", "pipeline.train", "--segment", "1")
+def test_torchrun_trains_the_same_segment(
+    start: Path, project: Path, warmth: dict[str, str]
+) -> None:
+    done = call(project, warmth, *TORCHRUN, "-m", "pipeline.train", "--segment", "1")
     assert done.stdout.count("round 4/4") == 1  # one rank reports
     same_segment(start, project, 2e-5)
 
@@ -283,7 +287,7 @@ def test_shards_killed_in_the_writing_cost_a_round_and_damaged_ones_are_not_used
     assert newest_state(state.parent.parent, 0, pytest.fail) == state
 
     with_compute(project, ", processes: 2")
-    done = call(project, "pipeline.train", "--segment", "1")
+    done = call(project, {}, "pipeline.train", "--segment", "1")
     assert "continues after round 1" in done.stdout
     same_segment(start, project, 2e-5)
 
@@ -294,7 +298,7 @@ def test_three_sharded_processes_go_on_from_one(start: Path, project: Path) -> N
     state = states(project)[-1]  # the one before is dropped next
     assert (state / "model").is_dir()
     with_compute(project, ", processes: 3, shard: true")
-    done = call(project, "pipeline.train", "--segment", "1")
+    done = call(project, {}, "pipeline.train", "--segment", "1")
     assert "continues after round 2" in done.stdout
     same_segment(start, project, 2e-5)
 

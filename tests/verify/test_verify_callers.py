@@ -24,6 +24,9 @@ from hapo_core.verify import Job, Verdict, Verification, VerifierPool, VerifierS
 ROOT = Path(__file__).parents[2]
 
 
+pytestmark = pytest.mark.usefixtures("real_workers")
+
+
 @pytest.fixture(scope="module")
 def pool() -> Iterator[VerifierPool]:
     with VerifierPool(VerifierSettings(timeout_seconds=1.0, memory_mb=1024)) as shared:

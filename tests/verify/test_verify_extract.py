@@ -34,6 +34,7 @@ from hapo_core.verify.extract import boxed, final_text
         (r"\(\boxed{5}\) is not correct", None),
         (r"It is \boxed{6}, not \boxed{5}.", "6"),
         (r"not only \boxed{5}", "5"),
+        ("more are full than not\n\\boxed{22}", "22"),
         (r"is it \boxed{5}? Yes.", "5"),
         (r"\boxed{5} is not divisible by 3", "5"),
         (r"The answer is \boxed{5}. No other solutions.", "5"),

@@ -29,6 +29,9 @@ HERE = os.pathsep.join(str(p) for p in (TESTS / "verify", TESTS, TESTS / "suppor
 """Where a worker finds this file, the conftest and the jobs that it imports."""
 
 
+pytestmark = pytest.mark.usefixtures("real_workers")
+
+
 @pytest.fixture(scope="module")
 def pool() -> Iterator[VerifierPool]:
     with VerifierPool(VerifierSettings(timeout_seconds=1.0, memory_mb=1024)) as shared:

@@ -40,7 +40,7 @@ _CURRENCIES = {
         ("yen", r"￥", "yen|jpy"),
         ("yuan", r"元", "yuan|rmb|cny|renminbi"),
         ("rupee", r"₹", "rupees?|rs|inr"),
-        ("rouble", r"₽", "rou?bles?|rub"),
+        ("rouble", r"₽", "rou?bles?|rub|рубл(?:ь|я|ей)|руб"),
         ("franc", r"₣", "francs?|chf"),
         ("won", r"₩", "krw"),
     ]

@@ -281,6 +281,10 @@ def other_powers(gold: str, answer: str) -> bool:
     return bool(left) and set(left) == set(right) and left != right
 
 
+_PLURALS = {"people": "person", "feet": "foot", "men": "man", "women": "woman",
+            "children": "child", "inches": "inch", "boxes": "box"}  # fmt: skip
+
+
 def _powers(unit: str) -> dict[str, int]:
     """How often each word of a unit multiplies (`W/m^2`: W 1, m -2)."""
     powers: dict[str, int] = {}
@@ -289,7 +293,7 @@ def _powers(unit: str) -> dict[str, int]:
         if token in ("/", "per"):
             sign = -1
         elif not token.startswith("^"):
-            last = token.removesuffix("s") if len(token) > 3 else token
+            last = _PLURALS.get(token) or (token.removesuffix("s") if len(token) > 3 else token)
             powers[last] = powers.get(last, 0) + sign
         elif last:
             powers[last] += sign * (int(re.sub(r"[^\d-]", "", token)) - 1)

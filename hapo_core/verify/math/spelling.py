@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from hapo_core.verify.math import foreign
+
 CHARACTERS = {
     "∀": r"\forall ", "∃": r"\exists ", "∄": r"\nexists ", "⇒": r"\implies ", "⟹": r"\implies ",
     "⇔": r"\iff ", "¬": r"\neg ", "∧": r"\land ", "∨": r"\lor ", "∉": r"\notin ", "⊂": r"\subset ",
@@ -21,40 +23,6 @@ CHARACTERS = {
     "Δ": r"\Delta ", "Ω": r"\Omega ", "Σ": r"\Sigma ", "→": r"\to ", "″": "''",
     **{c: f"_{{{d}}}" for c, d in zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True)},
 }  # fmt: skip
-_CHINESE_UNITS = (
-    "平方厘米 立方厘米 平方千米 平方分米 平方米 立方米 厘米 毫米 分米 "
-    "千米 公里 千克 公斤 毫升 分钟 "
-    "小时 元 个 人 米 克 吨 升 秒 天 年 岁 只 本 支 件 棵 页 度 名 张 条 次 种 辆 枚 块 颗 倍"
-)
-"""The last is a multiple: `3倍` is three times. Words that change a number (dozens, myriads) are
-not here."""
-_CHINESE = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in [
-        (r"\s*或者?\s*", " or "),
-        (r"\s*[和与]\s*", " and "),
-        (r"(?<=\d)又(?=\d|\\)", " "),
-        (r"(?<=\d)\s*万", r" \\times 10^{4} "),
-        (r"(?<=\d)\s*亿", r" \\times 10^{8} "),
-        (
-            r"(?<=[\d}])\s*(?:"
-            + "|".join(_CHINESE_UNITS.split())
-            + r")(?=\s*(?:[,;$}]|and |or |$))",
-            "",
-        ),
-        (r"^(?:答案(?:是|为|[:：])|答[:：])\s*", ""),
-    ]
-]
-_CYRILLIC_UNITS = (
-    "руб(?:л(?:ь|я|ей))?|копе(?:йка|йки|ек)|кг|км|см|мм|дм|мл|м|г|л|т|с|ч|мин|ч(?:ас(?:а|ов)?)|минут[аы]?"
-    "|секунд[аы]?|дн(?:я|ей)|день|лет|год(?:а|ов)?|недел[ьия]|месяц(?:а|ев)?|человека?|штук[аи]?|шт"
-    "|градус(?:а|ов)?|метр(?:а|ов)?|километр(?:а|ов)?|тонн[аы]?|литр(?:а|ов)?|раз(?:а)?|км/ч|м/с"
-)
-_CYRILLIC_UNIT = re.compile(
-    rf"(?<=[\d}}])\s*(?:\\text\s*\{{\s*)?(?:{_CYRILLIC_UNITS})(?:\^\{{?[23]\}}?)?\.?\s*\}}?\s*$"
-)
-"""Like the Chinese ones at the end of a value; `пар` (pairs), `дюжин`, `тысяч` are not here."""
-_CHINESE_SIGN = re.compile(r"[\u4e00-\u9fff]")
 _PLAIN_FUNCTION = re.compile(
     r"(?<![\\A-Za-z{])(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log)"
     r"(?=\s*[(\d\\]|\s+[a-z](?![a-z])|[\^_])"
@@ -82,11 +50,8 @@ _OPENING_SIGN = re.compile(r"^\s*\\(?:approx|simeq)(?![a-z])\s*")
 
 def plain(text: str) -> str:
     """The text with LaTeX commands for plain-text ones and every argument in braces."""
-    if _CYRILLIC_UNIT.search(text):
-        text = _CYRILLIC_UNIT.sub("", text)
-    if _CHINESE_SIGN.search(text):
-        for pattern, replacement in _CHINESE:
-            text = pattern.sub(replacement, text)
+    if not text.isascii():
+        text = foreign.units_and_words(text)
     parts = _NO_TEXT.split(text)
     parts[::2] = [_functions(part) for part in parts[::2]]
     text = "".join(parts)

@@ -14,6 +14,7 @@ _PASSED_OVER = re.compile(
     r"parallel|cong|sim|equiv|[lcv]?dots|cap|cup|setminus|quad|circ|not|substack|underbrace|overbrace)(?![a-zA-Z])"
     r"|\\to(?![a-zA-Z])(?![^{}]*\})|\.\.\.|[?;\"`@#&~]|(?<![A-Za-z\\])(?:or|and|not|if|is|to|of)(?![A-Za-z])|[^\x00-\x7f]"
     r"|!!|\\(?:partial|nabla|underline|langle)(?![a-zA-Z])|(?<![_^]\d)(?<=\d)\s+(?=\d)|(?<![\d.])0\s*\^\s*\{?\s*0\s*\}?(?![\d.])"
+    r"|(?<![A-Za-z}\d]\d)(?<=\d)_\s*\{?\s*(?:\\text|[A-Za-z])"
     r"|(?<![A-Za-z\\{_])[A-Za-z]{6,}|(?<![\w.])0[bBoOxX][\dA-Fa-f]"
 )
 """Words and signs that change a meaning and leave no trace in the parse."""

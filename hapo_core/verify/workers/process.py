@@ -23,6 +23,8 @@ _START_SECONDS = 120.0
 """Python and sympy must be imported by then, even on a busy machine."""
 _PATIENCE, _TICK = 4.0, 0.02
 _ROOT = str(Path(__file__).resolve().parents[3])
+PROGRAM = [sys.executable, "-m", "hapo_core.verify.workers.worker"]
+"""What a worker is started by."""
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -162,10 +164,9 @@ class GradingProcess:
         environment["PYTHONPATH"] = os.pathsep.join(path)
         environment["PYTHONHASHSEED"] = "0"  # sympy orders by hash: one seed, one verdict
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        program = [sys.executable, "-m", "hapo_core.verify.workers.worker"]
         try:
             self._process = subprocess.Popen(
-                [*program, settings.grader, str(settings.memory_mb), str(os.getpid())],
+                [*PROGRAM, settings.grader, str(settings.memory_mb), str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
