@@ -353,7 +353,6 @@ def test_a_row_of_a_megabyte_is_measured(here: Path, models: dict[str, Path]) ->
         (("--model", "nobody/nothing"), "cannot be fetched", "--model: nobody/nothing"),
         (("--model", "no-folder"), "no such model folder", "--model no-folder"),
         (("--model", "."), "config.json is missing", ""),
-        (("--k", "0"), "k: Input should be greater", "--benchmark own"),
         (("--top-p", "2"), "top_p", "--benchmark own"),
         (("--template", "chat"), "no template 'chat'", "--template"),
         (("--dtype", "int8"), "dtype", "--dtype"),
