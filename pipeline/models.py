@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hapo_core.errors import ConfigError, DataError
 from pipeline.artifacts import (
     need_part,
+    read_json,
     sha256_file,
 )
 from pipeline.config import Params, PretrainedBase, TinyBase
@@ -29,7 +29,7 @@ def policy_model(folder: Path) -> Path:
     reference = folder / "reference.json"
     if not reference.is_file():
         return folder / "model"
-    facts = json.loads(reference.read_text(encoding="utf-8"))
+    facts = read_json(reference)
     path = Path(facts["path"])
     for name, size in facts["bytes"].items():
         file = path / name

@@ -19,6 +19,7 @@ from pipeline.artifacts.files import (
     atomic_write_text,
     fsync_folder,
     read_json,
+    read_text,
     remove,
     sha256_file,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "need_part",
     "read_json",
     "read_manifest",
+    "read_text",
     "read_timings",
     "record_pace",
     "record_timing",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -57,6 +59,24 @@ def atomic_write_json(path: Path, obj: object) -> None:
     """
     text = json.dumps(obj, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     atomic_write_text(path, text + "\n")
+
+
+def read_text(path: Path) -> str:
+    """UTF-8 of a plain file. What else may lie in its place is an error at once: a pipe would keep
+    a reader waiting for ever, and a device may have no end.
+
+    Raises:
+        OSError: it cannot be read, or is no plain file (ENXIO).
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.ENXIO, "no plain file", str(path))
+        with os.fdopen(handle, encoding="utf-8", closefd=False) as source:
+            return source.read()
+    finally:
+        os.close(handle)
 
 
 def read_json(path: Path) -> Any:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hapo_core.errors import ConfigError, HapoError
 from hapo_core.json_text import parse_json
-from pipeline.artifacts import atomic_write_json
+from pipeline.artifacts import atomic_write_json, read_text
 from pipeline.config import PARAMS, Compute, RolloutParams, VllmServers, load_params
 from pipeline.system.remedies import in_project_words
 
@@ -71,7 +71,7 @@ def install(recipe: Recipe, folder: Path) -> None:
 
 def _recorded(folder: Path) -> object:
     try:
-        return parse_json((folder / RECORD).read_text(encoding="utf-8"))
+        return parse_json(read_text(folder / RECORD))
     except (OSError, ValueError):
         return None
 

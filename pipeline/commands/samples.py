@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from pipeline.commands.values import count
+from pipeline.commands.values import count, number
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -15,7 +15,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "samples", help="read responses with answer, gold, verdict and what the teacher did"
     )
-    parser.add_argument("--round", type=count, metavar="N", help="default: the last one")
+    parser.add_argument("--round", type=number, metavar="N", help="default: the last one")
     parser.add_argument("--target", metavar="NAME", help="of an evaluated policy, e.g. final")
     parser.add_argument("--benchmark", metavar="NAME", help="with --target; default: the first")
     parser.add_argument(

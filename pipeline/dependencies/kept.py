@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hapo_core.errors import HapoError
 from hapo_core.json_text import parse_json
-from pipeline.artifacts import atomic_write_text
+from pipeline.artifacts import atomic_write_text, read_text
 
 PLACE = Path(".hapo/modules.json")
 LIMIT = 4000
@@ -63,7 +63,7 @@ def save(root: Path = Path()) -> None:
 def _read(place: Path) -> dict[str, list[str]]:
     """Empty where there is no such file, or it is another reader's or torn."""
     try:
-        found = parse_json(place.read_text(encoding="utf-8"))
+        found = parse_json(read_text(place))
         entries = found["entries"] if found["reader"] == _reader() else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

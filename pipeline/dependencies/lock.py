@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hapo_core.json_text import parse_json
-from pipeline.artifacts import atomic_write_text, sha256_file
+from pipeline.artifacts import atomic_write_text, read_text, sha256_file
 from pipeline.config import Params, Segment
 from pipeline.config.data import PresetSource
 from pipeline.config.policy import PretrainedBase
@@ -267,8 +267,8 @@ def place_of(kind: str, root: Path = Path()) -> Path:
 def read_lock(kind: str, root: Path = Path()) -> Lock | None:
     """The lock that was made last; None where there is none or it is torn."""
     try:
-        found = parse_json(place_of(kind, root).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        found = parse_json(read_text(place_of(kind, root)))
+    except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
 

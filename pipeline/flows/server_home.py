@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hapo_core.errors import HapoError
 from hapo_core.json_text import parse_json
-from pipeline.artifacts import atomic_write_json
+from pipeline.artifacts import atomic_write_json, read_text
 from pipeline.system.processes import alive
 
 HOME = Path(".hapo/prefect")
@@ -103,7 +103,7 @@ def write_record(root: Path, server: Server) -> None:
 def recorded(root: Path) -> Server | None:
     """The server that was started last, if it is well recorded; it may be gone."""
     try:
-        record = parse_json((root / HOME / "server.json").read_text(encoding="utf-8"))
+        record = parse_json(read_text(root / HOME / "server.json"))
         server = Server(url=str(record["url"]), pid=int(record["pid"]), auth=password(root))
         return server if server.port else None
     except (OSError, ValueError, KeyError, TypeError, IndexError):
@@ -180,7 +180,7 @@ def forget_failure(root: Path) -> None:
 def known_failure(root: Path) -> str | None:
     """Why the server did not start last time, while its database is the same."""
     try:
-        failed = parse_json((root / HOME / _FAILED).read_text(encoding="utf-8"))
+        failed = parse_json(read_text(root / HOME / _FAILED))
         return str(failed["what"]) if failed["database"] == _stamp(root) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hapo_core.json_text import parse_json
-from pipeline.artifacts import atomic_write_text
+from pipeline.artifacts import atomic_write_text, read_text
 from pipeline.config.yaml import BAD_YAML, plain_values
 from pipeline.system.processes import alive
 
@@ -33,7 +33,7 @@ def heal_rwlock(root: Path = Path()) -> list[str]:
     if not path.is_file():
         return []
     try:
-        entries = parse_json(path.read_text(encoding="utf-8"))
+        entries = parse_json(read_text(path))
     except ValueError:
         entries = None
     if not isinstance(entries, dict):
@@ -81,8 +81,8 @@ def heal_lockfile(root: Path = Path()) -> list[str]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (FileNotFoundError, UnicodeDecodeError):
+        return read_text(path)
+    except (OSError, UnicodeDecodeError):
         return ""
 
 
@@ -98,7 +98,7 @@ def _whole(text: str) -> bool:
 def writers(root: Path = Path()) -> dict[str, int]:
     """What DVC is writing now: absolute output path -> id of the living DVC process."""
     try:
-        entries = parse_json((root / RWLOCK).read_text(encoding="utf-8"))
+        entries = parse_json(read_text(root / RWLOCK))
         held = entries.get("write", {})
         return {str(path): int(info["pid"]) for path, info in held.items() if _holds(info)}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):

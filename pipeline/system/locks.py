@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from hapo_core.errors import ConfigError, HapoError
+from pipeline.artifacts import read_text
 
 RUN_LOCK = Path(".hapo/run.lock")
 LOCKS = "HAPO_LOCKS"
@@ -211,7 +212,9 @@ def _no_lock(path: Path, what: str) -> ConfigError:
     return ConfigError(
         f"the lock {what}: somebody put it there, and it is not touched",
         where=str(path),
-        remedy=f"remove it, or set {LOCKS} to a folder of your own",
+        remedy="remove it"
+        if path.name == RUN_LOCK.name
+        else f"remove it, or set {LOCKS} to a folder of your own",
     )
 
 
@@ -231,9 +234,9 @@ def run_holder(root: Path = Path()) -> int | None:
     path = root / RUN_LOCK
     try:
         inode = path.stat().st_ino
-        holder = re.match(r"process (\d+) ", path.read_text())
+        holder = re.match(r"process (\d+) ", read_text(path))
         table = Path("/proc/locks").read_text()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return None
     held = any(f":{inode} " in line for line in table.splitlines())
     return int(holder[1]) if held and holder else None
@@ -250,9 +253,3 @@ def _try(handle: IO[str]) -> bool:
 def _holder(handle: IO[str]) -> str:
     handle.seek(0)
     return handle.read().strip() or "unknown"
-
-
-# --- runs that are shown ------------------------------------------------------------------------
-
-
-# --- DVC's --------------------------------------------------------------------------------------

@@ -13,11 +13,14 @@ import pytest
 from hapo_core.errors import DataError
 from hapo_core.json_text import parse_json
 from hapo_core.model_folder import check_model_folder
-from pipeline.artifacts import MANIFEST, read_json, read_manifest
+from pipeline.artifacts import MANIFEST, read_json, read_manifest, read_text
 from pipeline.cli import main
+from pipeline.dependencies import kept
 from pipeline.dependencies.lock import place_of, read_lock
+from pipeline.flows import server_home
 from pipeline.flows.stage import guarded
-from pipeline.system.dvc_state import RWLOCK, heal_lockfile, heal_rwlock
+from pipeline.system.dvc_state import LOCKFILE_COPY, RWLOCK, heal_lockfile, heal_rwlock
+from pipeline.system.locks import RUN_LOCK, run_holder
 
 DEEP = "[" * 100_000
 
@@ -43,6 +46,29 @@ def test_what_is_no_file_is_not_read(tmp_path: Path, plant) -> None:
     plant(tmp_path / "facts.json")
     with pytest.raises(DataError, match="is no plain file"):
         read_json(tmp_path / "facts.json")
+
+
+@pytest.mark.parametrize("plant", [pipe, folder, device])
+def test_state_that_is_no_file_is_no_state(tmp_path: Path, plant) -> None:
+    """A pipe in the place of `.hapo/modules.json` kept `hapo status` waiting for ever; a link to
+    /dev/zero took all memory."""
+    for path in (
+        place_of("train", tmp_path),
+        tmp_path / kept.PLACE,
+        tmp_path / RUN_LOCK,
+        tmp_path / LOCKFILE_COPY,
+        tmp_path / server_home.HOME / "server.json",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        plant(path)
+    (tmp_path / "dvc.lock").write_text("torn")
+    assert read_lock("train", tmp_path) is None
+    assert kept._read(tmp_path / kept.PLACE) == {}
+    assert run_holder(tmp_path) is None
+    assert "removed" in heal_lockfile(tmp_path)[0]
+    assert server_home.recorded(tmp_path) is None
+    with pytest.raises(OSError):
+        read_text(tmp_path / RUN_LOCK)
 
 
 def test_json_without_a_bottom(tmp_path: Path) -> None:
