@@ -11,8 +11,7 @@ import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
-from uuid import UUID
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from hapo_core.errors import HapoError
 from pipeline.flows.names import deployment_name, project_tags
