@@ -91,7 +91,8 @@ def paired(a: Side, b: Side) -> tuple[dict[str, PairedResult], dict[str, str]]:
     """Per benchmark the paired test b - a, or why there is none."""
     from pipeline.compare.pair import pair
 
-    found, reasons = dict[str, PairedResult](), dict[str, str]()
+    found: dict[str, PairedResult] = {}
+    reasons: dict[str, str] = {}
     if a.root.resolve() == b.root.resolve():
         return {}, dict.fromkeys(a.summary["final"], "the same run")
     names = [set(side.summary["final"]) for side in (a, b)]

@@ -11,14 +11,12 @@ import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from hapo_core.errors import HapoError
 from pipeline.flows.names import deployment_name, project_tags
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from prefect.blocks.webhook import Webhook
     from prefect.events.schemas.automations import AutomationCore
 
