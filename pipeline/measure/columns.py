@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hapo_core.errors import ConfigError, DataError
 from hapo_core.verify import extract_answer
 from pipeline.config.nearest import did_you_mean
-from pipeline.curate.sources.cells import answer_text, key_text
+from pipeline.curate.sources.cells import answer_text, is_list, key_text
 from pipeline.curate.sources.files import LocatedRow
 from pipeline.curate.sources.record import Row, RowFault
 
@@ -192,7 +192,7 @@ def _responses(value: object, name: str) -> list[str]:
         raise RowFault(f"column {name!r} is empty (null)")
     if isinstance(value, str):
         return [value]
-    if not isinstance(value, Sequence) or not value:
+    if not is_list(value) or not value:
         raise RowFault(
             f"column {name!r} is no generation", f"{type(value).__name__}: {value!r:.80}"
         )

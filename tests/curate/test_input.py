@@ -6,6 +6,8 @@ import gzip
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hapo_core.errors import ConfigError, DataError, HapoError
@@ -13,7 +15,7 @@ from pipeline.config import TableSource
 from pipeline.curate.account import Account
 from pipeline.curate.intake import Intake
 from pipeline.curate.sources.marks import STATED, parse_mark
-from pipeline.curate.sources.record import Record
+from pipeline.curate.sources.record import Faulty, Record
 from pipeline.curate.sources.table import open_table
 from pipeline.curate.spool import Spool
 
@@ -60,6 +62,82 @@ def test_bad_text_is_named_with_place_and_remedy(
     with pytest.raises(DataError, match=what) as caught:
         read(tmp_path / name)
     assert name in str(caught.value.where) and caught.value.remedy
+
+
+@pytest.mark.parametrize("above", ["", "\n\r\n", "  \n\n", ",,\n", '"",,\n \n'])
+def test_a_table_may_begin_with_empty_lines(tmp_path: Path, above: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(above + "id,problem,answer\na,one,1\n")
+    (record,) = read(path)
+    assert (record.parts.key, record.parts.problem, record.parts.answer) == ("a", "one", "1")
+    below = above.count("\n") + 3
+    path.write_text(above + "id,problem,answer\na,one,1\nb,two\n")
+    with pytest.raises(DataError, match="another number of fields") as caught:
+        read(path)
+    assert f"row 2 (it ends in line {below})" in str(caught.value.where)
+    path.write_text(above + "id;problem;answer\n")
+    with pytest.raises(DataError, match="semicolons") as caught:
+        read(path)
+    assert f"line {below - 2}" in str(caught.value.where)
+
+
+def test_a_line_above_the_header_is_what_the_remedy_speaks_of(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("My table\nproblem,answer\none,1\n")
+    with pytest.raises(DataError, match="another number of fields") as caught:
+        read(tmp_path / "x.csv")
+    assert "must name the columns" in str(caught.value.remedy)
+
+
+def fault(path: Path) -> str:
+    """Of the only row."""
+    source = TableSource(kind="table", path=str(path))
+    (record,) = open_table("mine", source).records
+    assert isinstance(record, Faulty)
+    return f"{record.fault} {record.excerpt}"
+
+
+def table(path: Path, **columns: object) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+_BOXED = b"so \\boxed{1}"
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.list_(pa.binary())])
+def test_text_that_was_written_as_binary(tmp_path: Path, kind: pa.DataType) -> None:
+    """As Spark, Hive and Impala write it; in lists too."""
+    cells = pa.array([[_BOXED] if pa.types.is_list(kind) else _BOXED], kind)
+    path = table(tmp_path / "x.parquet", problem=[b"caf\xc3\xa9"], answer=[b"1"], trace=cells)
+    (record,) = read(path)
+    assert (record.parts.problem, record.parts.answer) == ("caf\u00e9", "1")
+    assert [t.text for t in record.parts.traces] == [_BOXED.decode()]
+
+
+def test_binary_that_is_no_text_is_called_bytes(tmp_path: Path) -> None:
+    """And not one trace for each byte."""
+    path = table(tmp_path / "x.parquet", problem=["p"], answer=["1"], trace=[b"\xff\xfe1"])
+    assert "a trace that is no text" in fault(path) and "b'\\xff" in fault(path)
+
+
+def test_a_map_is_an_object_and_no_list_of_its_keys(tmp_path: Path) -> None:
+    kind = pa.map_(pa.string(), pa.string())
+    chat = pa.array([[{"role": "user", "content": "p"}, {"role": "assistant", "content": "1"}]])
+    as_maps = [[tuple(m.items()) for m in chat[0].as_py()]]
+    maps = pa.array([[list(m) for m in as_maps[0]]], pa.list_(kind))
+    gold = pa.array([[("ground_truth", "1"), ("style", "rule")]], kind)
+    one = table(tmp_path / "a.parquet", prompt=chat, reward_model=[{"ground_truth": "1"}])
+    two = table(tmp_path / "b.parquet", prompt=maps, reward_model=gold)
+    assert [r.parts for r in read(one, adapter="verl")] == [
+        r.parts for r in read(two, adapter="verl")
+    ]
+    trace = table(tmp_path / "c.parquet", problem=["p"], answer=["1"], trace=gold)
+    assert "a trace that is no text" in fault(trace)
+    twice = pa.array([[("ground_truth", "1"), ("ground_truth", "2")]], kind)
+    path = table(tmp_path / "d.parquet", prompt=maps, reward_model=twice)
+    with pytest.raises(DataError, match="a map has the key 'ground_truth' twice") as caught:
+        read(path, adapter="verl")
+    assert "row 1" in str(caught.value.where)
 
 
 def lines(path: Path, *rows: object) -> Path:

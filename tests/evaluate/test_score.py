@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import long
 from curate_support import shared_data
@@ -74,6 +76,31 @@ ROWS: list[dict[str, object]] = [
     {"id": "b", "gold": "7", "response": "no mark, 7", "correct": True},
     {"id": "b", "gold": "7", "response": box("7.0"), "correct": 1},
 ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind", "what"),
+    [
+        ([("model", box(1))], pa.map_(pa.string(), pa.string()), "no generation: dict"),
+        ([[("model", box(1))]], pa.list_(pa.map_(pa.string(), pa.string())), "no generation"),
+        (b"\xff\xfe\x00", pa.binary(), "no generation: bytes"),
+        ([b"\xff\xfe"], pa.list_(pa.binary()), "no generation: bytes"),
+    ],
+)
+def test_keys_and_bytes_are_no_generations(
+    here: Path, cell: object, kind: pa.DataType, what: str
+) -> None:
+    pq.write_table(pa.table({"gold": ["1"], "response": pa.array([cell], kind)}), "x.parquet")
+    with pytest.raises(DataError, match=what):
+        score("x.parquet", "--verifier", "exact")
+
+
+def test_maps_and_binary_that_hold_a_generation(here: Path) -> None:
+    said = [[("role", "assistant"), ("content", box(1))]]
+    chats = pa.array([said, said], pa.list_(pa.map_(pa.string(), pa.string())))
+    pq.write_table(pa.table({"gold": [b"1", b"2"], "response": chats}), "x.parquet")
+    found = score("x.parquet")
+    assert found["generations"] == 2 and found["verdicts"]["correct"] == 1
 
 
 def test_repeated_ids_are_samples_and_labels_are_compared(

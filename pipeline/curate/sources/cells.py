@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import TypeGuard
 
 from hapo_core.verify import extract_answer
 from pipeline.curate.sources.record import Row, RowFault
@@ -83,9 +84,14 @@ def sequence(row: Row, name: str) -> list[object]:
     value = row.get(name)
     if value is None:
         return []
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    if not is_list(value):
         raise RowFault(f"column {name!r} is no list", f"{value!r:.80}")
     return list(value)
+
+
+def is_list(value: object) -> TypeGuard[Sequence[object]]:
+    """Whether it is a list of things: text and bytes, which are sequences too, are one thing."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
 
 
 def message(row: Row, name: str, role: str) -> str:

@@ -11,8 +11,7 @@ import gzip
 import json
 import os
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -21,6 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hapo_core.errors import DataError
+from pipeline.curate.sources.header import check_header, check_separator, first_names, repeated
+from pipeline.curate.sources.plain import plain_rows
 from pipeline.curate.sources.record import Row
 from pipeline.curate.sources.unfolded import unfolded
 
@@ -139,7 +140,8 @@ def _parquet(path: Path) -> pq.ParquetFile:
 
 def _parquet_rows(path: Path) -> Iterator[LocatedRow]:
     file, number = _parquet(path), 0
-    _check_header(file.schema_arrow.names, str(path))
+    plain = plain_rows(file.schema_arrow)
+    check_header(file.schema_arrow.names, str(path))
     _check_groups(file.metadata, path)
     try:
         for batch in _batches(_folded(file, path)):
@@ -153,7 +155,7 @@ def _parquet_rows(path: Path) -> Iterator[LocatedRow]:
                     where = f"{path} row {number}"
                     if (size := _size(row)) > MOST_IN_ROW:
                         raise _too_large(where, f"{size / 1e6:.0f} million characters")
-                    yield LocatedRow(row, where, number == 1)
+                    yield LocatedRow(plain(row, where), where, number == 1)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"the parquet file is corrupted: {error}",
@@ -293,12 +295,8 @@ class _Twice(Exception):
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise _Twice(_repeated(name for name, _ in pairs)[0])
+        raise _Twice(repeated(name for name, _ in pairs)[0])
     return found
-
-
-def _repeated(names: Iterable[str]) -> list[str]:
-    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _json_row(line: str, where: str) -> Row:
@@ -329,18 +327,21 @@ def _csv_rows(path: Path) -> Iterator[LocatedRow]:
     number = 0
     try:
         with _open_text(path) as file:
-            reader = csv.DictReader(_lines(file, path), strict=True)
-            names = [name.strip() for name in reader.fieldnames or ()]
-            _check_header(names, f"{path} line 1")
-            _check_separator(names, path)
-            reader.fieldnames = names
+            lines = _lines(file, path)
+            header = csv.reader(lines, strict=True)
+            names = first_names(header)
+            above = header.line_num
+            check_header(names, f"{path} line {above}")
+            check_separator(names, f"{path} line {above}")
+            reader = csv.DictReader(lines, names, strict=True)
             for number, row in enumerate(reader, start=1):
                 where = f"{path} row {number}"
                 if None in row or None in row.values():
                     raise DataError(
                         f"the row has another number of fields than the header ({len(names)})",
-                        where=f"{where} (it ends in line {reader.line_num})",
-                        remedy="quote fields that hold commas or line ends",
+                        where=f"{where} (it ends in line {above + reader.line_num})",
+                        remedy="quote fields that hold commas or line ends; the first line that is "
+                        "not empty must name the columns",
                     )
                 yield LocatedRow(row, where, number == 1)
     except UnicodeError as error:
@@ -358,28 +359,6 @@ def _csv_rows(path: Path) -> Iterator[LocatedRow]:
             where=f"{path} row {number + 1}",
             remedy="export it again with quoted fields, or as parquet",
         ) from error
-
-
-def _check_header(names: Sequence[str], where: str) -> None:
-    """Every column has its own name: of two with one name a reader would lose the first."""
-    twice = _repeated(names)
-    if twice:
-        raise DataError(
-            f"the header has the column {twice[0]!r} twice",
-            where=where,
-            remedy="rename or remove one of them: which one is meant cannot be known",
-        )
-
-
-def _check_separator(names: Sequence[str], path: Path) -> None:
-    """A header that is one field with semicolons or tabs inside was not separated by commas."""
-    for mark, said in ((";", "semicolons"), ("\t", "tabs")):
-        if len(names) == 1 and mark in names[0]:
-            raise DataError(
-                f"the columns seem to be separated by {said}, not by commas",
-                where=f"{path} line 1",
-                remedy="export it again with commas and quoted fields, or as parquet",
-            )
 
 
 def _not_text(path: Path, line: int, error: UnicodeError) -> DataError:

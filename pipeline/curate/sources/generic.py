@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hapo_core.errors import ConfigError, DataError
 from pipeline.config.nearest import did_you_mean
 from pipeline.curate.sources.adapters import Adapter
-from pipeline.curate.sources.cells import answer_text, key_text, text
+from pipeline.curate.sources.cells import answer_text, is_list, key_text, text
 from pipeline.curate.sources.files import LocatedRow
 from pipeline.curate.sources.marks import Mark, parse_mark
 from pipeline.curate.sources.record import LooseTrace, Parts, RawTrace, Row, RowFault
@@ -152,8 +152,7 @@ def _without_answer(row: Row, named: Mapping[str, str]) -> bool:
 def _texts(value: object) -> list[object]:
     if value is None or value == "" or (isinstance(value, float) and value != value):
         return []
-    many = isinstance(value, Sequence) and not isinstance(value, str)
-    return list(value) if many and isinstance(value, Sequence) else [value]
+    return list(value) if is_list(value) else [value]
 
 
 def _traces(
