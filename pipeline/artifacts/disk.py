@@ -1,8 +1,10 @@
-"""A full disk is said in bytes, before a large write where the size is known."""
+"""A full disk is said in bytes, before a large write where the size is known; a limit on the size
+of files too."""
 
 from __future__ import annotations
 
 import errno
+import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ from hapo_core.errors import HapoError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What a full disk or an exhausted quota is called."""
+_FULL = ("No space left on device", "os error 28", "database or disk is full")
+_TOO_LARGE = ("File too large", "os error 27")
 
 
 def human_bytes(count: float) -> str:
@@ -24,13 +28,15 @@ def human_bytes(count: float) -> str:
 
 
 def disk_full(error: BaseException, where: Path, needed: int | None = None) -> HapoError | None:
-    """The HapoError for `error` if a full disk (or quota) caused it, else None.
+    """The HapoError for `error` if a full disk (or quota, or the limit on one file's size) caused
+    it, else None.
 
     Libraries written in Rust or C++ report the condition only in their message, hence the text.
     """
-    text = str(error)
-    by_text = "No space left on device" in text or "os error 28" in text
-    if not by_text and getattr(error, "errno", None) not in FULL:
+    text, number = str(error), getattr(error, "errno", None)
+    if number == errno.EFBIG or any(said in text for said in _TOO_LARGE) or _stopped_sqlite(text):
+        return _too_large(where)
+    if number not in FULL and not any(said in text for said in _FULL):
         return None
     place = _existing(where)
     free = shutil.disk_usage(place).free
@@ -46,6 +52,30 @@ def disk_full(error: BaseException, where: Path, needed: int | None = None) -> H
         f"the disk is full: {lack}. What was finished is whole; the same command continues there",
         where=str(where),
         remedy="free space on that disk, then run the same command again",
+    )
+
+
+def _stopped_sqlite(text: str) -> bool:
+    """SQLite has one word for a write that the size limit stops and for a disk that is damaged."""
+    return "disk I/O error" in text and _largest_file() is not None
+
+
+def _largest_file() -> int | None:
+    """`ulimit -f` of this process, in bytes."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _too_large(where: Path) -> HapoError:
+    limit = _largest_file()
+    least = "the largest that the file system takes"
+    if limit is not None:
+        least = f"{human_bytes(limit)}, the limit of this process (`ulimit -f`)"
+    return HapoError(
+        f"a file may not grow as large as it has to: it has reached {least}. What was finished is "
+        "whole; the same command continues there",
+        where=str(where),
+        remedy="`ulimit -f unlimited`, or another file system; then run the same command again",
     )
 
 

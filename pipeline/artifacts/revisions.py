@@ -91,8 +91,10 @@ def _copy(files: DVCFileSystem, path: Path, target: Path, revision: str) -> None
     with guard_disk(aside):
         try:
             files.get(str(path), str(aside), recursive=files.isdir(str(path)))
-        except (FileNotFoundError, DvcException) as error:
-            remove(aside)
+        except BaseException as error:
+            remove(aside)  # what it took is not what is missing
+            if not isinstance(error, FileNotFoundError | DvcException):
+                raise
             raise DataError(
                 f"the run {revision!r} has no {path}, or DVC's cache lacks it",
                 where=str(path),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -209,12 +210,22 @@ def write_table(rows: Sequence[Row], schema: pa.Schema, path: Path) -> None:
         arrays.append(array)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".partial")
-    with aside.open("wb") as sink:
+    with _removed_where_it_fails(aside), aside.open("wb") as sink:
         table = pa.Table.from_arrays(arrays, schema=schema)
         pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
         sink.flush()
         os.fsync(sink.fileno())
     aside.replace(path)
+
+
+@contextmanager
+def _removed_where_it_fails(aside: Path) -> Iterator[None]:
+    """Half a table on a full disk would hold space that is needed elsewhere."""
+    try:
+        yield
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 class TableWriter:
@@ -251,13 +262,14 @@ class TableWriter:
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        self._writer.close()
-        self._sink.flush()
-        os.fsync(self._sink.fileno())
-        self._sink.close()
-        if kind is None:
-            self._aside.replace(self.path)
-        else:
+        with _removed_where_it_fails(self._aside):
+            with self._sink:
+                self._writer.close()
+                self._sink.flush()
+                os.fsync(self._sink.fileno())
+            if kind is None:
+                self._aside.replace(self.path)
+        if kind is not None:
             self._aside.unlink(missing_ok=True)
 
 

@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import signal
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -88,8 +89,11 @@ def guarded(main: Callable[[], object]) -> int:
     except BrokenPipeError:  # the reader (`| head`) has enough; nothing more may be flushed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
-        mended = disk_full(error, Path(error.filename or ".")) or _not_ours(error)
+    except (OSError, sqlite3.Error) as error:  # the second: DVC's caches, on a full disk
+        filename = getattr(error, "filename", None)
+        mended = disk_full(error, Path(filename or "."))
+        if mended is None and isinstance(error, OSError):
+            mended = _not_ours(error)
         if mended is None:
             raise
         print(hide(f"error: {mended}"), file=sys.stderr)

@@ -5,18 +5,25 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from hapo_core.errors import DataError, HapoError
 from hapo_core.umask import umask
 from pipeline import artifacts as store
+from pipeline.artifacts.tables import TableWriter, read_table, write_table
+from pipeline.flows.stage import guarded
 
 
 def make_artifact(folder: Path) -> Path:
@@ -196,6 +203,74 @@ def test_a_library_s_own_full_disk_is_understood(tmp_path: Path) -> None:
         raise OSError(errno.EDQUOT, "quota")
     with pytest.raises(OSError, match="denied"), store.guard_disk(tmp_path):
         raise PermissionError(errno.EACCES, "denied")
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """`ulimit -f` of this process."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [0, 100, 1000])
+def test_a_limit_on_the_size_of_files_keeps_the_old_one(tmp_path: Path, size: int) -> None:
+    path, rows = tmp_path / "t.parquet", [{"step": k, "loss": k / 7} for k in range(500)]
+    schema = pa.schema([("step", pa.int64()), ("loss", pa.float64())])
+    write_table(rows[:1], schema, path)
+    before = path.read_bytes()
+    # a limit of a task, of a batch system or of the file system: the errno is the same
+    writes: list[Callable[[], object]] = [
+        lambda: store.atomic_write_text(path, "x" * 4000),
+        lambda: write_table(rows, schema, path),
+        lambda: store.write_manifest(tmp_path, "k" * 1000, {}),
+    ]
+    for write in writes:
+        said = rf"grow as large.* {size} B, the limit|grow as large.* 1\.0 kB, the limit"
+        refused = pytest.raises(HapoError, match=said)
+        with largest_file(size), refused as caught, store.guard_disk(tmp_path):
+            write()
+        assert "ulimit -f unlimited" in str(caught.value.remedy)
+        assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    write_table(rows, schema, path)
+    assert read_table(path, schema).num_rows == 500
+
+
+def test_half_a_table_leaves_nothing_on_a_full_disk(small_disk: Path) -> None:
+    schema = pa.schema([("text", pa.string())])
+    noise = random.Random(0)
+    whole = pa.table({"text": [f"{noise.random()}" for _ in range(60_000)]}, schema=schema)
+    full = pytest.raises(HapoError, match="disk is full")
+    path = small_disk / "t.parquet"
+    with full, store.guard_disk(small_disk), TableWriter(schema, path) as table:
+        for start in range(0, whole.num_rows, 4000):
+            table.write(whole.slice(start, 4000))
+    with full, store.guard_disk(small_disk):
+        write_table(whole.to_pylist(), schema, path)
+    assert not list(small_disk.iterdir())
+
+
+def test_a_command_tells_of_a_limit_and_of_the_full_disk_of_a_database(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """DVC's caches are SQLite's, which has errors of its own and one word for two things."""
+
+    def raising(error: Exception) -> Callable[[], object]:
+        return lambda: (_ for _ in ()).throw(error)
+
+    assert guarded(raising(OSError(errno.EFBIG, "File too large"))) == 2
+    assert "the largest that the file system takes" in capsys.readouterr().err
+    assert guarded(raising(sqlite3.OperationalError("database or disk is full"))) == 2
+    assert "the disk is full" in capsys.readouterr().err
+    damaged = sqlite3.OperationalError("disk I/O error")
+    with largest_file(1 << 20):
+        assert guarded(raising(damaged)) == 2
+    assert "1.0 MB, the limit of this process" in capsys.readouterr().err
+    with pytest.raises(sqlite3.OperationalError, match="I/O error"):  # a disk that is broken
+        guarded(raising(damaged))
 
 
 def test_dev_full_without_root() -> None:
