@@ -17,7 +17,6 @@ from pipeline.compare.cells import Cell
 from pipeline.dependencies.lock import differences
 from pipeline.dependencies.provenance import PROVENANCE, stage_parameters
 
-TARGETS = ("base", "final")
 Scores = dict[str, float]
 """Mean correctness by problem id."""
 
@@ -25,7 +24,8 @@ Scores = dict[str, float]
 @dataclass(frozen=True)
 class Result:
     """One finished cell. `scores`, `problems`: by (target, benchmark); `problems` is the hash of
-    the set of problems, `wall_s` the seconds of its training stages."""
+    the set of problems, `wall_s` the seconds of its training stages, `start` the policy that the
+    first segment goes on from: `base`, or that of the cold start."""
 
     label: str
     seed: int
@@ -35,11 +35,17 @@ class Result:
     problems: dict[tuple[str, str], str]
     protocols: dict[str, dict[str, Any]]
     wall_s: float | None
+    start: str = "base"
+
+
+def targets_of(cell: Cell) -> tuple[str, str]:
+    """What is measured of it: the policy before the first round, and the last one."""
+    return cell.params.start, "final"
 
 
 def files_of(cell: Cell) -> list[Path]:
     """What a page needs of a cell, by its place in the project."""
-    evaluations = [EVALUATIONS / target for target in TARGETS]
+    evaluations = [EVALUATIONS / target for target in targets_of(cell)]
     rounds = [POLICIES / name / "rounds.parquet" for name in cell.params.segments]
     timings = [_timing(name) for name in cell.params.segments]
     return [*evaluations, *rounds, *timings, *(_recorded(stage) for stage in _stages(cell))]
@@ -47,7 +53,7 @@ def files_of(cell: Cell) -> list[Path]:
 
 def _stages(cell: Cell) -> list[str]:
     segments = [f"train@{name}" for name in cell.params.segments]
-    return [*segments, *(f"evaluate@{target}" for target in TARGETS)]
+    return [*segments, *(f"evaluate@{target}" for target in targets_of(cell))]
 
 
 def _recorded(stage: str) -> Path:
@@ -86,7 +92,7 @@ def read_result(cell: Cell, folder: Path) -> Result:
     scores: dict[tuple[str, str], Scores] = {}
     problems: dict[tuple[str, str], str] = {}
     protocols: dict[str, dict[str, Any]] = {}
-    for target in TARGETS:
+    for target in targets_of(cell):
         home = folder / EVALUATIONS / target
         check_manifest(home, "evaluation")
         for name, entry in read_json(home / "metrics.json")["benchmarks"].items():
@@ -109,4 +115,5 @@ def read_result(cell: Cell, folder: Path) -> Result:
         problems=problems,
         protocols=protocols,
         wall_s=None if None in walls else float(sum(walls)),
+        start=cell.params.start,
     )

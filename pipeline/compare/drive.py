@@ -25,7 +25,7 @@ from pipeline.compare.cells import (
     plan,
     read_plain,
 )
-from pipeline.compare.collect import Result, files_of, read_result
+from pipeline.compare.collect import Result, files_of, read_result, targets_of
 from pipeline.compare.page import Comparison, score_table, write_page
 from pipeline.compare.queue import Queue, State
 from pipeline.compare.runs import runs_csv
@@ -37,8 +37,6 @@ from pipeline.dependencies.watch import keep_watch
 from pipeline.show.evaluation import aligned
 from pipeline.system.project import find_root
 
-STAGES = ("evaluate@base", "evaluate@final")
-"""What a cell runs, with all that these depend on; no report."""
 REFERENCES = ("grpo", "sft_then_rl")
 """Of the paired tests, where --against names none; those that are among the settings."""
 WAITING = ("Queued", "Preparing", "Running")
@@ -119,7 +117,9 @@ def _submit(queue: Queue, raw: Plain, cells: Sequence[Cell], jobs: int) -> None:
     keep_watch(params, queue.root)
     files = watched(params, queue.root)
     for cell in new:
-        queue.add(cell.name, overrides(raw, cell.raw), STAGES, files)
+        # With all that these depend on; no report.
+        stages = [f"evaluate@{target}" for target in targets_of(cell)]
+        queue.add(cell.name, overrides(raw, cell.raw), stages, files)
     if wanted:
         # Cells share the starting policy: one worker makes it, the others then find it cached.
         _staff(queue, state, jobs if len(wanted) < len(cells) else 1)
@@ -189,7 +189,8 @@ def _comparison(
 ) -> Comparison:
     done = {r.experiment for r in results}
     against = options.against or REFERENCES
-    names = list(results[0].protocols)
+    asked = [name for name in raw["evaluate"]["benchmarks"] if name in results[0].protocols]
+    names = list(dict.fromkeys([*asked, *results[0].protocols]))
     probe = raw.get("train", {}).get("probe_benchmark")
     names.sort(key=lambda name: name != probe)  # stable: what training watched leads
     labels = list(dict.fromkeys(c.label for c in cells))

@@ -290,12 +290,8 @@ def _test(difference: float, p: float) -> list[str]:
 def ranking(found: Comparison) -> str:
     """All settings of the headline benchmark with their intervals."""
     name, rows = next(iter(found.rows.items()))
-    bars = [
-        Interval(
-            r.label, "", r.avg, *r.ci, "c5" if r.label in ("base", *found.references) else "c3"
-        )
-        for r in rows
-    ]
+    beside = (rows[0].label, *found.references)
+    bars = [Interval(r.label, "", r.avg, *r.ci, "c5" if r.label in beside else "c3") for r in rows]
     return interval_chart(bars, title=f"avg on {name}, 95 % over problems", value_format=percent)
 
 

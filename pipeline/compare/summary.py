@@ -65,12 +65,13 @@ class Row:
 
 
 def rows_of(results: Sequence[Result], benchmark: str, references: Sequence[str]) -> list[Row]:
-    """The base policy, then every setting in the order of the results."""
+    """The starting policy, then every setting in the order of the results."""
     by_label: dict[str, list[Result]] = {}
     for result in results:
         by_label.setdefault(result.label, []).append(result)
     seeds = {r.seed: r for r in results}  # the base of a seed is the same in all its cells
-    base = _scored("base", list(seeds.values()), "base", benchmark, {})
+    start = results[0].start
+    base = _scored(start, list(seeds.values()), start, benchmark, {})
     known = {label: by_label[label] for label in references if label in by_label}
     rows = [base]
     for label, found in by_label.items():

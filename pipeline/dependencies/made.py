@@ -73,10 +73,19 @@ def _lay_over(dump: dict[str, Any], stage: str, recorded: Mapping[str, Any]) -> 
             place = dump
             for name in parents:
                 place = place.setdefault(name, {})
-            place[last] = copy.deepcopy(recorded[path])
+            place[last] = _ordered(copy.deepcopy(recorded[path]), place.get(last))
     for word, section in (("segment", "segments"), ("target", "targets")):
         if recorded.get(word) is not None:
             dump[section][key] = copy.deepcopy(recorded[word])
+
+
+def _ordered(recorded: Any, today: Any) -> Any:
+    """`recorded`, its keys in the order of params.yaml: records are sorted, and the report shows
+    benchmarks as their owner lists them."""
+    if not isinstance(recorded, dict) or not isinstance(today, dict):
+        return recorded
+    names = [*(k for k in today if k in recorded), *(k for k in recorded if k not in today)]
+    return {name: _ordered(recorded[name], today.get(name)) for name in names}
 
 
 def _two_settings(stages: list[str], made: Mapping[str, Lock]) -> Iterator[str]:

@@ -275,7 +275,7 @@ def _base_loss(path: Path) -> tuple[tuple[int, float], ...]:
 def _comparisons(params: Params, evaluation: Path) -> tuple[Comparison, ...]:
     metrics = {
         target: _json(evaluation / target / "metrics.json", f"evaluate@{target}")
-        for target in ("base", "final")
+        for target in (params.start, "final")
     }
     for target, content in metrics.items():
         wanted = params.targets[target].policy
@@ -305,14 +305,14 @@ def _comparison(
                 remedy=f"`dvc repro evaluate@{target}`",
             )
         found[target] = _measurement(entry, evaluation / target / "metrics.json", name)
-    base, final = found["base"], found["final"]
+    base, final = found[params.start], found["final"]
     for key in ("n", "k", "temperature", "top_p", "max_tokens"):
         if getattr(base, key) != getattr(final, key):
             raise DataError(
-                f"{name}: base and final were measured differently "
+                f"{name}: {params.start} and final were measured differently "
                 f"({key} {getattr(base, key)} against {getattr(final, key)})",
                 where=str(evaluation),
-                remedy="`dvc repro evaluate@base evaluate@final`",
+                remedy=f"`dvc repro evaluate@{params.start} evaluate@final`",
             )
     paired = _paired(params, evaluation, name)
     return Comparison(name, base, final, paired, params.evaluate.confidence)
@@ -347,7 +347,7 @@ def _measurement(entry: dict[str, Any], path: Path, name: str) -> Measurement:
 
 def _paired(params: Params, evaluation: Path, name: str) -> PairedResult | None:
     """The paired difference over problems, where both policies' generations are kept."""
-    paths = [evaluation / target / f"{name}.parquet" for target in ("base", "final")]
+    paths = [evaluation / target / f"{name}.parquet" for target in (params.start, "final")]
     if not all(path.is_file() for path in paths):
         return None
     scores = []

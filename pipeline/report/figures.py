@@ -99,7 +99,7 @@ def success(data: ReportData) -> Figure:
         f"Dashed: starting policy on {head.benchmark}, avg@{base.k}, n = {base.n}, "
         f"temperature {setting(base.temperature)}, {level} interval."
     )
-    references = [Reference("base", base.avg, base.low, base.high)]
+    references = [Reference(data.params.start, base.avg, base.low, base.high)]
     notes = [
         note(r, training=shown_percent(rate[i]), held_out=shown_percent(probe[i]))
         for i, r in enumerate(history.rounds)

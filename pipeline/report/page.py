@@ -83,7 +83,9 @@ def summary(data: ReportData) -> dict[str, Any]:
         }
         for item in data.comparisons
     }
+    cold = {"start": params.start} if params.cold_start else {}
     return {
+        **cold,
         "method": params.method,
         "profile": params.profile,
         "seed": params.seed,

@@ -67,7 +67,9 @@ def _result_head(summary: dict[str, Any]) -> str:
 
 
 def _result_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("benchmark", "base", "final", "change", "n", "k")]
+    rows: list[tuple[str, ...]] = [(
+        "benchmark", summary.get("start", "base"), "final", "change", "n", "k"
+    )]  # fmt: skip
     base, final = summary.get("base", {}), summary.get("final", {})
     outcomes = summary.get("difference", {})
     for name in sorted(set(base) | set(final)):
