@@ -12,6 +12,7 @@ from pipeline.artifacts import (
     read_json,
     sha256_file,
 )
+from pipeline.artifacts.places import expanded
 from pipeline.config import Params, PretrainedBase, TinyBase
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def gguf_path(base: PretrainedBase) -> Path:
 def pretrained_path(base: PretrainedBase, weights: bool = True) -> Path:
     """The local folder of a pretrained model, fetched through the hub's cache if it is an id."""
     if base.path is not None:
-        path = Path(base.path).expanduser()
+        path = expanded(base.path)
         if not path.is_dir():
             raise DataError("the model folder does not exist", where=str(path), remedy="base.path")
         return path.resolve()

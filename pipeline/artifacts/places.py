@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 ARTIFACTS = Path("artifacts")
@@ -14,6 +15,13 @@ EVALUATIONS = ARTIFACTS / "evaluation"
 TIMINGS = ARTIFACTS / "timings"
 SUMMARY = Path("reports/summary.json")
 REPORT = Path("reports/report.html")
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with `~` as the home folder; as it is where nobody knows one: a user of that name
+    is unknown, or this one has neither HOME nor an entry in the system's list of users.
+    (`Path.expanduser` raises there.) What is missing is then told by its name."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def output_of(stage: str) -> Path | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import config as c
+from pipeline.artifacts.places import expanded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -88,7 +89,7 @@ def server_spec(
     from hapo_core.rollout.vllm.server import ServerSpec
 
     return ServerSpec(
-        environment=Path(servers.environment).expanduser(),
+        environment=expanded(servers.environment),
         device=servers.device,
         dtype=servers.dtype or dtype,
         context=context,

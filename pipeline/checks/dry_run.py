@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hapo_core.errors import DataError, HapoError
 from pipeline.artifacts import human_bytes, known_timings
+from pipeline.artifacts.places import expanded
 from pipeline.checks import estimates
 from pipeline.checks.data import DrySample, curated_verdict
 from pipeline.checks.finding import Finding, Kind, problem
@@ -305,7 +306,7 @@ def _servers(subject: str, servers: VllmServers) -> Finding:
         if dead:
             return Finding("PROBLEM", subject, f"no vLLM server answers at {', '.join(dead)}")
         return Finding("ok", subject, f"vLLM at {', '.join(servers.urls)}")
-    folder = Path(servers.environment).expanduser()
+    folder = expanded(servers.environment)
     if not (folder / "bin" / "python").exists():
         return Finding(
             "PROBLEM",

@@ -17,6 +17,7 @@ from pathlib import Path
 from hapo_core.errors import ConfigError, HapoError
 from hapo_core.json_text import parse_json
 from pipeline.artifacts import atomic_write_json, read_text
+from pipeline.artifacts.places import expanded
 from pipeline.config import PARAMS, Compute, RolloutParams, VllmServers, load_params
 from pipeline.system.remedies import in_project_words
 
@@ -190,7 +191,7 @@ def _try_engine(servers: VllmServers, compute: Compute) -> None:
 
 
 def _describe(servers: VllmServers) -> None:
-    folder = Path(servers.environment).expanduser()
+    folder = expanded(servers.environment)
     python = folder / "bin" / "python"
     if not python.exists():
         raise ConfigError(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hapo_core.errors import HapoError
 from pipeline.artifacts import human_bytes
+from pipeline.artifacts.places import expanded
 from pipeline.config import PARAMS, load_params, profiles
 from pipeline.config.shipped import shipped
 from pipeline.dependencies.variables import ARITHMETIC
@@ -38,7 +39,7 @@ def report() -> Iterator[str]:
 
 def clean(text: str) -> str:
     """Known credentials, logins in addresses and the home folder are taken out."""
-    home = str(Path.home())
+    home = str(expanded("~"))
     text = _LOGIN.sub(rf"\1{HIDDEN}@", hide(text))
     return re.sub(rf"{re.escape(home)}(?=/|\b)", "~", text) if len(home) > 1 else text
 

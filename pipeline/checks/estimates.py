@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts.places import BASE
+from pipeline.artifacts.places import BASE, expanded
 from pipeline.artifacts.timings import MEASURED
 from pipeline.checks.memory import BYTES, Blocks
 from pipeline.config import Params, TinyBase
@@ -49,7 +48,7 @@ def policy_size(params: Params) -> Size | None:
                 return None
             try:
                 config = AutoConfig.from_pretrained(
-                    Path(place).expanduser() if params.base.path else place,
+                    expanded(place) if params.base.path else place,
                     revision=params.base.revision,
                     trust_remote_code=False,
                 )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hapo_core.errors import ConfigError, DataError, HapoError
 from pipeline.artifacts import atomic_write_text, read_json
-from pipeline.artifacts.places import EVALUATIONS, SUMMARY
+from pipeline.artifacts.places import EVALUATIONS, SUMMARY, expanded
 from pipeline.artifacts.revisions import fetch
 from pipeline.config import PARAMS
 from pipeline.config.yaml import read_yaml_file
@@ -70,7 +70,7 @@ def find_side(name: str, root: Path = Path()) -> Side:
         ConfigError: there is no such folder or revision.
         DataError: it has no report, or the report is not in DVC's cache.
     """
-    folder = root if name == WORKSPACE else Path(name).expanduser()
+    folder = root if name == WORKSPACE else expanded(name)
     if (folder / PARAMS).is_file():
         if not (folder / SUMMARY).is_file():
             raise DataError(

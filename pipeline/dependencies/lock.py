@@ -20,6 +20,7 @@ from typing import Any
 
 from hapo_core.json_text import parse_json
 from pipeline.artifacts import atomic_write_text, read_text, sha256_file
+from pipeline.artifacts.places import expanded
 from pipeline.config import Params, Segment
 from pipeline.config.data import PresetSource
 from pipeline.config.policy import PretrainedBase
@@ -216,7 +217,7 @@ def source_paths(params: Params) -> list[Path]:
     given = [getattr(s, key, None) for s in named for key in ("path", "traces_path")]
     if isinstance(params.base, PretrainedBase):
         given.append(params.base.path)
-    return sorted({Path(p).expanduser() for p in given if p})
+    return sorted({expanded(p) for p in given if p})
 
 
 def _files(kind: str, params: Params, root: Path) -> Iterator[Path]:
@@ -226,7 +227,7 @@ def _files(kind: str, params: Params, root: Path) -> Iterator[Path]:
     base = params.base
     policy = base.path if isinstance(base, PretrainedBase) else None
     for path in source_paths(params):
-        is_policy = policy is not None and path == Path(policy).expanduser()
+        is_policy = policy is not None and path == expanded(policy)
         if not is_policy and kind == "base":
             continue
         where = root / path

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from hapo_core.errors import HapoError
 from pipeline.artifacts import disk_full
+from pipeline.artifacts.places import expanded
 from pipeline.flows.flow import flow_of
 from pipeline.flows.health import API_URL, AUTH, answers, prepare_environment, refuses
 from pipeline.flows.observer import Observer, T, warn
@@ -89,9 +90,8 @@ def guarded(main: Callable[[], object]) -> int:
     except BrokenPipeError:  # the reader (`| head`) has enough; nothing more may be flushed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (OSError, sqlite3.Error) as error:  # the second: DVC's caches, on a full disk
-        filename = getattr(error, "filename", None)
-        mended = disk_full(error, Path(filename or "."))
+    except (OSError, sqlite3.Error, RuntimeError) as error:
+        mended = _no_home(error) or disk_full(error, Path(getattr(error, "filename", None) or "."))
         if mended is None and isinstance(error, OSError):
             mended = _not_ours(error)
         if mended is None:
@@ -105,6 +105,18 @@ _OTHER_THINGS = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.E
 _OTHER_THINGS |= {errno.ENAMETOOLONG}
 """A folder in a file's place, a file in a folder's, a circle of links, a pipe or socket, or a name
 that the file system does not take."""
+
+
+def _no_home(error: Exception) -> HapoError | None:
+    """The error for a user without a home folder, such as a number that a container was given:
+    DVC and other libraries ask for one, and raise."""
+    if "home directory" not in str(error).lower() or expanded("~").is_absolute():
+        return None
+    return HapoError(
+        f"this user (number {os.getuid()}) has no home folder: HOME is not set, and the system's "
+        "list of users does not name one",
+        remedy="`export HOME=FOLDER`, any folder that this user may write to",
+    )
 
 
 def _not_ours(error: OSError) -> HapoError | None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from hapo_core.errors import ConfigError, DataError
 from hapo_core.verify import VerifierPool
 from pipeline.artifacts import MANIFEST, check_manifest, sha256_file
-from pipeline.artifacts.places import DATA
+from pipeline.artifacts.places import DATA, expanded
 from pipeline.artifacts.tables import BENCHMARK
 from pipeline.config import (
     PARAMS,
@@ -57,7 +57,7 @@ def find_model(name: str, revision: str | None) -> Model:
     from hapo_core.model_folder import check_model_folder
     from pipeline.models import fetch_model, policy_model
 
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         if revision is not None:
             raise ConfigError("--revision belongs to a hub id", where=f"--model {name}")
@@ -183,7 +183,7 @@ def _own_source(
         if name in params.evaluate.benchmarks:
             own = params.evaluate.benchmarks[name].model_dump()
     _must_exist(path, where)
-    if not columns and _is_curated(Path(path).expanduser()):
+    if not columns and _is_curated(expanded(path)):
         columns = {"id": "problem_id", "problem": "problem", "answer": "answer"}
     settings = {"kind": "table", "path": path, "columns": dict(columns)}
     return parse_section(TableSource, settings, where), own
@@ -200,7 +200,7 @@ def _is_curated(path: Path) -> bool:
 
 
 def _must_exist(path: str, where: str) -> None:
-    if path and not Path(path).expanduser().exists():
+    if path and not expanded(path).exists():
         raise DataError(
             "there is no such file or folder", where=where, remedy="mend the path after `=`"
         )

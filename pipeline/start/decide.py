@@ -12,6 +12,7 @@ from typing import Any
 from hapo_core.errors import ConfigError, DataError
 from hapo_core.model_folder import check_model_folder
 from hapo_core.rng import Purpose, uniforms
+from pipeline.artifacts.places import expanded
 from pipeline.config import PretrainedBase
 from pipeline.curate.prompts import PromptMaker
 from pipeline.models import fetch_model
@@ -77,7 +78,7 @@ def model_folder(name: str) -> Path | None:
     Raises:
         DataError: there is no such folder, or it lacks a file.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         check_model_folder(folder.resolve())
         return folder.resolve()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hapo_core.errors import ConfigError
 from pipeline.artifacts import atomic_write_json, atomic_write_text, read_json, record_pace
+from pipeline.artifacts.places import expanded
 from pipeline.config import PARAMS, TableSource, load_params, parse_params
 from pipeline.config.overrides import refuse_unknown, with_overrides
 from pipeline.config.segments import set_segments
@@ -41,7 +42,7 @@ class Wanted:
     def facts(self) -> dict[str, object]:
         """What makes two requests the same, the number of rounds aside."""
         g = self.given
-        folder = Path(self.model).expanduser()
+        folder = expanded(self.model)
         return {
             "model": str(folder.resolve()) if folder.is_dir() else self.model,
             "data": str(g.data.resolve()),
@@ -180,7 +181,7 @@ def _refuse_folder(folder: Path, wanted: Wanted, reward: Path | None) -> None:
         return
     given = wanted.given
     named = [given.data, given.traces, wanted.test, Path(wanted.model), reward]
-    mine = {p.expanduser().resolve() for p in named if p is not None}
+    mine = {expanded(p).resolve() for p in named if p is not None}
     others = [
         p.name
         for p in sorted(folder.iterdir())

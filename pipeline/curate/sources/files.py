@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hapo_core.errors import DataError
+from pipeline.artifacts.places import expanded
 from pipeline.curate.sources.header import check_header, check_separator, first_names, repeated
 from pipeline.curate.sources.plain import plain_rows
 from pipeline.curate.sources.record import Row
@@ -54,7 +55,7 @@ class LocatedRow(NamedTuple):
 
 def expand(path: str) -> Path:
     """The path with `~` and environment variables expanded."""
-    return Path(os.path.expandvars(path)).expanduser()
+    return expanded(os.path.expandvars(path))
 
 
 AS_LINES = (
