@@ -16,6 +16,7 @@ from hapo_core.errors import HapoError
 from pipeline.artifacts import human_bytes
 from pipeline.config import PARAMS, load_params, profiles
 from pipeline.config.shipped import shipped
+from pipeline.dependencies.variables import ARITHMETIC
 from pipeline.system.secrets import HIDDEN, hide
 
 VARIABLES = re.compile(
@@ -55,7 +56,7 @@ def _lines() -> Iterator[str]:
     yield from (f"  {name} {_version(name)}" for name in _packages())
     yield ""
     yield "variables"
-    found = [(k, v) for k, v in sorted(os.environ.items()) if VARIABLES.match(k)]
+    found = [(k, v) for k, v in sorted(os.environ.items()) if VARIABLES.match(k) or k in ARITHMETIC]
     yield from (f"  {name}={value}" for name, value in found)
     if not found:
         yield "  none that matters"

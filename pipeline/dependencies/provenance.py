@@ -33,6 +33,7 @@ from pipeline.dependencies.lock import (
     read_lock,
 )
 from pipeline.dependencies.releases import version
+from pipeline.dependencies.variables import arithmetic
 
 PROVENANCE = ARTIFACTS / "provenance"
 RECORDED = (
@@ -48,21 +49,6 @@ RECORDED = (
     "peft",
     "reasoning-gym",
 )
-ARITHMETIC = (
-    "ATEN_CPU_CAPABILITY",
-    "DNNL_MAX_CPU_ISA",
-    "MKL_CBWR",
-    "MKL_DEBUG_CPU_TYPE",
-    "MKL_ENABLE_INSTRUCTIONS",
-    "NPY_DISABLE_CPU_FEATURES",
-    "NVIDIA_TF32_OVERRIDE",
-    "ONEDNN_DEFAULT_FPMATH_MODE",
-    "ONEDNN_MAX_CPU_ISA",
-    "OPENBLAS_CORETYPE",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
-)
-"""Environment variables that choose how sums are computed: other ones, other last bits or more."""
-
 Tell = Callable[[str], None]
 CODE = ("modules", "user_code", "files")
 
@@ -228,7 +214,7 @@ def _taken(stage: str, params: Params, inputs: tuple[Path, ...]) -> Lock:
             packages[name] = version(name)
         except PackageNotFoundError:
             continue
-    given = {name: value for name in ARITHMETIC if (value := os.environ.get(name)) is not None}
+    given = arithmetic(os.environ)
     found["packages"] = packages | _engine(kind, params) | given
     found["inputs"] = {path.as_posix(): _identity(path) for path in inputs}
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import REPO, TOY_PARAMS, Project, copy_code, long
 from ruamel.yaml import YAML
 from tiny_segment import PARAMS, here, start
@@ -17,10 +18,12 @@ from told import Listening
 
 from hapo_core.errors import HapoError
 from pipeline.artifacts import inputs_hash, read_json
+from pipeline.build.device import prepare_compute
 from pipeline.config import load_params
 from pipeline.dependencies.__main__ import main as renew_all
 from pipeline.dependencies.lock import renew
 from pipeline.dependencies.provenance import begin
+from pipeline.dependencies.variables import ARITHMETIC, arithmetic
 from pipeline.flows.observer import Observer
 from pipeline.train.segment import Segment, train_segment
 
@@ -230,6 +233,41 @@ def test_a_variable_that_chooses_the_arithmetic(
     assert inputs_hash(taken.lock, []) != inputs_hash(without.lock, [])
     with pytest.raises(HapoError, match=r"NVIDIA_TF32_OVERRIDE: \(none\) -> 1"):
         without.check()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("OMP_THREAD_LIMIT", "1"), ("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX2")]
+)
+def test_a_variable_past_torch_s_threads_and_one_of_the_c_library(
+    code: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """Measured: both change last bits on this kind of machine, whatever `compute.threads` says."""
+    monkeypatch.delenv(name, raising=False)
+    without = begin("train@1", load_params())
+    monkeypatch.setenv(name, value)
+    assert begin("train@1", load_params()).lock["packages"][name] == value
+    with pytest.raises(HapoError, match=rf"{name}: \(none\) -> {value}"):
+        without.check()
+
+
+def test_what_the_stage_sets_itself_is_no_change(
+    code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    taken, threads = begin("train@1", load_params()), torch.get_num_threads()
+    prepare_compute(load_params().compute)
+    torch.set_num_threads(threads)
+    assert "CUBLAS_WORKSPACE_CONFIG" in os.environ
+    taken.check()
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    with pytest.raises(HapoError, match=r"CUBLAS_WORKSPACE_CONFIG: \(none\) -> :16:8"):
+        taken.check()
+
+
+def test_variables_are_recorded_by_name_and_no_others() -> None:
+    given = dict.fromkeys((*ARITHMETIC, "PYTHONHASHSEED", "OMP_NUM_THREADS", "HF_TOKEN"), "x")
+    assert arithmetic(given) == dict.fromkeys(ARITHMETIC, "x")
+    assert arithmetic({}) == {}
 
 
 def test_an_edit_of_nothing_that_counts(code: Path) -> None:

@@ -15,8 +15,10 @@ def test_it_names_versions_devices_and_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX2")
     assert cli.main(["env"]) == 0
     out = capsys.readouterr().out
+    assert "GLIBC_TUNABLES=glibc" in out
     for word in ("hapo 0", "python 3", "system Linux", "device ", "  torch ", "  dvc ", "cores"):
         assert word in out
     assert "configuration: none here" in out
