@@ -68,12 +68,9 @@ def training_samples(params: Params, root: Path) -> list[Sample]:
 
 
 def start_and_end(params: Params, root: Path) -> list[tuple[Sample, Sample]]:
-    """The first response of the first and the last target to the same problems: what became
-    right first, then what became wrong."""
-    targets = list(params.targets)
-    if len(targets) < 2:
-        return []
-    ends = [root / EVALUATIONS / name for name in (targets[0], targets[-1])]
+    """The first response of the policy before the first round and of the last one to the same
+    problems: what became right first, then what became wrong."""
+    ends = [root / EVALUATIONS / name for name in (params.start, "final")]
     pairs: list[tuple[Sample, Sample]] = []
     for benchmark in params.evaluate.benchmarks:
         if not all((folder / f"{benchmark}.parquet").is_file() for folder in ends):

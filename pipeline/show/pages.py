@@ -53,10 +53,10 @@ def style_sheet(name: str) -> str:
 
 
 def keep_spaces(text: str) -> Markup:
-    """A number stays on one line with its percent sign and its interval's bounds."""
+    """A number stays on one line with its name, its percent sign and its interval's bounds."""
     safe = str(escape(text))
-    for loose in (" %", " ["):
-        safe = safe.replace(loose, "\u00a0" + loose[1:])
+    for loose in (" %", " [", " = "):
+        safe = safe.replace(loose, loose.replace(" ", "\u00a0"))
     return Markup(safe)
 
 

@@ -18,6 +18,7 @@ from pipeline.config.yaml import round_trip
 from pipeline.flows.observer import Observer
 from pipeline.report.stage import write_report
 from pipeline.run.result import _result_rows
+from pipeline.samples.page import start_and_end
 
 COLD = {"sources": ["chains"], "rounds": 5, "batch": 4, "learning_rate": 1e-3, "keep": True}
 
@@ -60,6 +61,18 @@ def test_the_report_starts_at_the_cold_start(root: Path) -> None:
         assert entry["avg"] == warm[name]["avg"] > 2 * cold[name]["avg"]
     assert "benchmark short" in summary["verdict"], "the first benchmark of params.yaml leads"
     assert _result_rows(summary)[0][1] == "warm"
+
+
+def test_the_samples_page_begins_there(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[str]()
+
+    def of_evaluation(root: Path, target: str, benchmark: str) -> list[object]:
+        asked.append(target)
+        return []
+
+    monkeypatch.setattr("pipeline.samples.page.of_evaluation", of_evaluation)
+    start_and_end(load_params(root / "params.yaml"), root)
+    assert asked == ["warm", "final"] * 2
 
 
 def test_a_comparison_measures_from_there_too(root: Path) -> None:
