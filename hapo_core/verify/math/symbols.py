@@ -20,6 +20,11 @@ _PASSED_OVER = re.compile(
 """Words and signs that change a meaning and leave no trace in the parse."""
 _VECTOR = re.compile(r"\\(?:vec|overrightarrow|mathbf|hat|boldsymbol)(?![a-z])")
 _UNFINISHED = re.compile(r"(?:[+\-*/^_=]|\\(?:cdot|times|pm|mp|div|frac|sqrt))\s*$")
+_RAISED_FIRST = re.compile(
+    r"(?<=[A-Za-z}])\s*\^\s*(\{(?:[^{}]|\{[^{}]*\})*\}|[A-Za-z0-9])"
+    r"\s*_\s*(\{(?:[^{}]|\{[^{}]*\})*\}|[A-Za-z0-9])"
+)
+"""`C^{m}_{n+k}`: the grammar drops an index behind a power, so it goes before it."""
 _SUBSCRIPT = re.compile(r"_\s*(?:\{([^{}]*)\}|([A-Za-z0-9]))")
 _PRIMED = re.compile(r"(\\?[A-Za-z]+)((?:_\{[^{}]*\})?)\s*('+)")
 _CAPITAL = re.compile(r"(\\[A-Za-z]+)|([A-Z])((?:_\{([^{}]*)\})?)")
@@ -36,6 +41,7 @@ def explicit(text: str) -> str | None:
         return None  # it would become the scalar product
     if _PASSED_OVER.search(text) or _UNFINISHED.search(text):
         return None
+    text = _RAISED_FIRST.sub(r"_\2^\1", text)
     text = _OF_A_FUNCTION.sub(_of_a_function, text)
     text = _COMMON.sub(_common, _DERIVATIVE.sub(r"{\1_{d\2}}", text))
     if _COMMON_OF_LETTERS.search(text):
