@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hapo_core.methods.entry import Teaching
 from hapo_core.methods.registry import methods
@@ -19,9 +19,6 @@ from pipeline.show.evaluation import aligned
 from pipeline.show.pages import markdown_table
 from pipeline.show.table import Table
 from pipeline.show.text import NOTHING
-
-if TYPE_CHECKING:
-    pass
 
 SHOWN = 12
 """Rounds in the tables: spread over the run, the first and the last among them."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from pipeline.artifacts import human_bytes, known_timings
 from pipeline.artifacts.places import expanded
 from pipeline.checks import estimates
 from pipeline.checks.data import DrySample, curated_verdict
+from pipeline.checks.engines import recorded
 from pipeline.checks.finding import Finding, Kind, problem
 from pipeline.checks.intake import lengths, refusals
 from pipeline.checks.memory import memory
@@ -315,8 +315,7 @@ def _servers(subject: str, servers: VllmServers) -> Finding:
         )
     if servers.device == "cuda" and shutil.which("nvidia-smi") is None:
         return Finding("PROBLEM", subject, f"{folder}: its servers need a GPU, none is here")
-    record = folder / "hapo-engine.json"
-    packages = json.loads(record.read_text())["packages"] if record.is_file() else ["unknown build"]
+    packages = recorded(folder).get("packages", ["unknown build"])
     text = f"{servers.servers} vLLM server(s) from {folder} ({', '.join(packages)}); "
     return Finding("ok", subject, text + "`hapo doctor` tries them")
 

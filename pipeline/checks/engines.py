@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from hapo_core.errors import ConfigError, HapoError
 from hapo_core.json_text import parse_json
@@ -55,7 +56,7 @@ def install(recipe: Recipe, folder: Path) -> None:
         HapoError: pip fails; its last lines are in the message.
     """
     record = {"device": recipe.device, "packages": list(recipe.packages)}
-    if _recorded(folder) == record:
+    if recorded(folder) == record:
         print(f"engine environment {folder}: is there ({', '.join(recipe.packages)})")
         return
     python = folder / "bin" / "python"
@@ -70,11 +71,13 @@ def install(recipe: Recipe, folder: Path) -> None:
     print(f"engine environment {folder}: ready; `hapo doctor --engine {folder}` tries it")
 
 
-def _recorded(folder: Path) -> object:
+def recorded(folder: Path) -> dict[str, Any]:
+    """What `install` wrote into the environment; empty where nothing can be read."""
     try:
-        return parse_json(read_text(folder / RECORD))
+        found = parse_json(read_text(folder / RECORD))
     except (OSError, ValueError):
-        return None
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _call(command: list[str], failure: str) -> None:
@@ -134,8 +137,7 @@ def _configured() -> tuple[VllmServers | None, Compute]:
 
 
 def _is_cuda(folder: Path) -> bool:
-    record = _recorded(folder)
-    return isinstance(record, dict) and record.get("device") == "cuda"
+    return bool(recorded(folder).get("device") == "cuda")
 
 
 def _try_engine(servers: VllmServers, compute: Compute) -> None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
 from pipeline.commands.values import folder
 from pipeline.compare.two_runs import WORKSPACE, find_side, tables, write
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
 
 from hapo_core.errors import ConfigError
 from pipeline.run.request import Request
-from pipeline.system.project import find_root
-
-if TYPE_CHECKING:
-    pass
 from pipeline.run.supervisor import run
+from pipeline.system.project import find_root
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

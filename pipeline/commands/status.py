@@ -7,12 +7,8 @@ import json
 import os
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from pipeline.artifacts import human_bytes
-
-if TYPE_CHECKING:
-    pass
 from pipeline.checks.status import StageStatus, Status, read_status
 
 _REASONS_SHOWN = 4

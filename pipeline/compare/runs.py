@@ -13,8 +13,8 @@ from pipeline.compare.collect import Result
 
 
 def runs_csv(results: Sequence[Result]) -> str:
-    """Scores in percent (avg@k of each benchmark, `NAME_base` before training), the teacher's part
-    and the cost of every finished run."""
+    """Scores in percent (avg@k of each benchmark; before the first round `NAME_base`, or with the
+    cold start's name), the teacher's part and the cost of every finished run."""
     rows = [_row(run) for run in results]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     sink = io.StringIO()

@@ -158,9 +158,10 @@ def server_environment(home: Path, port: int, auth: str) -> dict[str, str]:
     Only its own pages may call it, and only with the password. It forgets by itself: its
     database would grow by 0.1 MB a round for ever.
     """
-    dropped: tuple[str, ...]
-    dropped = ("PREFECT__", "PREFECT_API_", "PREFECT_PROFILE", "PREFECT_UI_", "PREFECT_CLIENT_")
-    dropped += ("PREFECT_SERVER_API_", "PREFECT_SERVER_CORS_", "PREFECT_SERVER_UI_", "HAPO_")
+    dropped = (
+        "PREFECT__", "PREFECT_API_", "PREFECT_PROFILE", "PREFECT_UI_", "PREFECT_CLIENT_",
+        "PREFECT_SERVER_API_", "PREFECT_SERVER_CORS_", "PREFECT_SERVER_UI_", "HAPO_",
+    )  # fmt: skip
     env = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
     env.update(without_proxy(env))
     env.update(

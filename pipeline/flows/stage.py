@@ -101,8 +101,9 @@ def guarded(main: Callable[[], object]) -> int:
     return result if isinstance(result, int) else 0
 
 
-_OTHER_THINGS = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENXIO}
-_OTHER_THINGS |= {errno.ENAMETOOLONG}
+_OTHER_THINGS = {
+    errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG,
+}  # fmt: skip
 """A folder in a file's place, a file in a folder's, a circle of links, a pipe or socket, or a name
 that the file system does not take."""
 

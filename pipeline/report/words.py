@@ -127,8 +127,8 @@ _USUAL = {
 
 def untaught(data: ReportData) -> bool:
     """Whether curation found no usable trace at all."""
-    usable = data.curation.get("result", {}).get("problems_with_usable_trace")
-    return bool(usable == 0)
+    usable: int | None = data.curation.get("result", {}).get("problems_with_usable_trace")
+    return usable == 0
 
 
 def _untaught_tail(data: ReportData) -> str:

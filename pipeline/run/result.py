@@ -67,9 +67,8 @@ def _result_head(summary: dict[str, Any]) -> str:
 
 
 def _result_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [(
-        "benchmark", summary.get("start", "base"), "final", "change", "n", "k"
-    )]  # fmt: skip
+    start = str(summary.get("start", "base"))
+    rows: list[tuple[str, ...]] = [("benchmark", start, "final", "change", "n", "k")]
     base, final = summary.get("base", {}), summary.get("final", {})
     outcomes = summary.get("difference", {})
     for name in sorted(set(base) | set(final)):

@@ -5,13 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline.artifacts.places import dvc_cache
-
-if TYPE_CHECKING:
-    pass
-
 
 CACHE = "DVC's cache"
 

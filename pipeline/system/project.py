@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hapo_core.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass
 
 
 def find_root(start: Path | None = None) -> Path:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TypeVar
 
 from hapo_core.errors import DataError
+
+T = TypeVar("T", bound=Hashable)
 
 
 def first_names(rows: Iterable[list[str]]) -> list[str]:
@@ -44,6 +47,6 @@ def check_separator(names: Sequence[str], where: str) -> None:
             )
 
 
-def repeated(names: Iterable[str]) -> list[str]:
+def repeated(names: Iterable[T]) -> list[T]:
     """The names that stand more than once."""
     return [name for name, count in Counter(names).items() if count > 1]

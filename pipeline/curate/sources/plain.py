@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 
 import pyarrow as pa
 
 from hapo_core.errors import DataError
+from pipeline.curate.sources.header import repeated
 from pipeline.curate.sources.record import Row
 
 _Cell = Callable[[object], object]
@@ -74,8 +74,7 @@ def _object(key: _Cell, item: _Cell) -> _Cell:
             return value
         found = {key(k): item(v) for k, v in value}
         if len(found) < len(value):
-            counts = Counter(key(k) for k, _ in value)
-            raise _Twice(repr(counts.most_common(1)[0][0])[:80])
+            raise _Twice(repr(repeated(key(k) for k, _ in value)[0])[:80])
         return found
 
     return cell
