@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import logging
 import re
 import shlex
 from collections.abc import Iterator
@@ -101,10 +102,13 @@ def _dvc_fault(words: list[str]) -> str | None:
 
     if words[-1] == "-S" or "modify" in words:
         return None  # named, not told
+    logging.disable()  # DVC may log to a stream that an earlier test of this process has closed
     try:
         get_main_parser().parse_args(words)
     except (DvcParserError, SystemExit):
         return "dvc does not take it"
+    finally:
+        logging.disable(logging.NOTSET)
     return None
 
 
