@@ -12,11 +12,6 @@ if TYPE_CHECKING:
     import torch
 
 
-SET = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-"""Variables that a stage sets where they are not given. cuBLAS reads this one when the device is
-first used; without it equal runs may differ there."""
-
-
 def quiet_transformers() -> None:
     """No bars of transformers' own: stages report their progress themselves."""
     from transformers.utils import logging
@@ -34,8 +29,8 @@ def prepare_compute(compute: c.Compute) -> tuple[torch.device, torch.dtype]:
 
     quiet_transformers()
     torch.set_num_threads(compute.threads)
-    for name, value in SET.items():
-        os.environ.setdefault(name, value)
+    # cuBLAS reads it when the device is first used; without it equal runs may differ there.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         device = torch.device(compute.device)

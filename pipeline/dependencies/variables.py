@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.build.device import SET
-
 ARITHMETIC = (
     # which code the processor runs; how many threads share a sum, past compute.threads
     "ATEN_CPU_CAPABILITY",
@@ -51,13 +49,16 @@ ARITHMETIC = (
 )
 """Read by libraries that compute. What decides no bit is not here: PYTHONHASHSEED,
 TOKENIZERS_PARALLELISM, OMP_NUM_THREADS and MKL_NUM_THREADS (`compute.threads` is set over them)."""
+OURS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+"""What `prepare_compute` sets where it is not given, in the middle of a stage. Written here again:
+stages that compute nothing do not load it (tests/run/test_provenance.py holds the two together)."""
 
 
 def arithmetic(environment: Mapping[str, str]) -> dict[str, str]:
-    """Those that are given, with their values; not what a stage sets itself. (vLLM's own never
-    reach a server of ours; those of `vllm.variables` are parameters.)"""
+    """Those that are given, with their values. (vLLM's own never reach a server of ours; those of
+    `vllm.variables` are parameters.)"""
     return {
         name: environment[name]
         for name in ARITHMETIC
-        if name in environment and environment[name] != SET.get(name)
+        if name in environment and environment[name] != OURS.get(name)
     }
