@@ -56,7 +56,7 @@ def _told() -> Iterator[tuple[str, str]]:
 
 
 def _in_blocks(text: str) -> Iterator[str]:
-    """Commands of fenced and indented blocks, without prompt, comment, and what a pipe or a column of words follows."""
+    """Commands of fenced and indented blocks, without prompt, comment, pipe and second column."""
     fenced = False
     for line in text.replace("\\\n", " ").splitlines():
         fenced ^= line.startswith("```")
