@@ -98,7 +98,7 @@ def _turn(item: pytest.Item) -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first; what is `slow` or `long` skips, and says with which command it runs."""
+    """The longest files first; what is `slow` or `long` skips, and says which command runs it."""
     items.sort(key=_turn)
     for item in items:
         if not SOAK and item.get_closest_marker("soak"):
