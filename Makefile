@@ -32,7 +32,7 @@ test-slow: setup-dev
 
 fast: setup-dev
 	python -m pytest -n 2 --dist loadfile tests/config tests/artifacts tests/docs/test_imports.py tests/docs/test_documents.py \
-	  tests/core/test_method_golden.py tests/core/test_methods_golden.py tests/core/test_objectives_golden.py \
+	  tests/core/test_golden_hapo.py tests/core/test_golden_comparators.py tests/core/test_golden_objectives.py \
 	  tests/core/test_update.py tests/core/test_evaluate_stats.py
 
 soak: setup-dev

@@ -85,7 +85,7 @@ LONGEST = (
     "run/test_clean.py",
     "oracles/test_trl_trainer.py",
     "flows/test_doors.py",
-    "core/test_method_golden.py",
+    "core/test_golden_hapo.py",
     "report/test_report.py",
 )
 """Files that take longest. A worker of `make test` takes a file whole: these are handed out first,
