@@ -11,25 +11,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-
-_NOISE = ("drop", "jitter", "noise")
-"""What rates of noise are called that layers hold themselves."""
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 def ready_to_train(model: torch.nn.Module) -> None:
     """Leave the model in the mode of an update: no dropout and no other noise, so that ratios to
     pi_old are those of the weights alone and equal runs are equal; recomputed activations work.
 
-    Layers recompute their activations only in training mode; these alone are put in it, with the
-    rates of noise that they hold themselves at 0.
+    A layer asks its training flag whether to compute its activations again, and then, in its
+    forward pass, whether to make noise, with rates that it may take from anywhere (Falcon's from
+    its configuration). So the flag is up when the layer is called, and down inside.
     """
     model.eval()
     for module in model.modules():
-        if getattr(module, "gradient_checkpointing", False):
+        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
             module.training = True
-            for name, value in vars(module).items():
-                if isinstance(value, float) and any(part in name for part in _NOISE):
-                    setattr(module, name, 0.0)
+            if _lower not in module._forward_pre_hooks.values():
+                module.register_forward_pre_hook(_lower)
+                module.register_forward_hook(_raise_again, always_call=True)
+
+
+def _lower(layer: torch.nn.Module, _: object) -> None:
+    vars(layer)["_hapo_recomputes"] = layer.training
+    layer.training = False
+
+
+def _raise_again(layer: torch.nn.Module, *_: object) -> None:
+    layer.training = vars(layer).pop("_hapo_recomputes", False)
 
 
 @contextmanager

@@ -8,7 +8,18 @@ from fractions import Fraction
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MixtralConfig,
+    MixtralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from hapo_core.errors import ConfigError, HapoError
 from hapo_core.gate import Gate, GateSpec, Reading, ScheduledThreshold, Shape
@@ -41,7 +52,34 @@ def opt():
     return OPTForCausalLM(OPTConfig(**sizes, **more, layerdrop=0.5))
 
 
-@pytest.mark.parametrize("make", [gpt2, opt])
+def falcon():
+    """Its layers take the rates from the configuration."""
+    sizes = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return FalconForCausalLM(FalconConfig(**sizes, hidden_dropout=0.5, attention_dropout=0.5))
+
+
+def falcon_sequential():
+    sizes = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    rates = {"hidden_dropout": 0.5, "attention_dropout": 0.5}
+    return FalconForCausalLM(FalconConfig(**sizes, **rates, parallel_attn=False, alibi=True))
+
+
+def bloom():
+    sizes = {"vocab_size": 64, "hidden_size": 16, "n_layer": 2, "n_head": 2}
+    return BloomForCausalLM(BloomConfig(**sizes, hidden_dropout=0.5, attention_dropout=0.5))
+
+
+def mixtral():
+    sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 4}
+    noise = {"router_jitter_noise": 0.5, "attention_dropout": 0.5}
+    return MixtralForCausalLM(MixtralConfig(**sizes, **heads, **noise))
+
+
+MAKERS = [gpt2, opt, falcon, falcon_sequential, bloom, mixtral]
+
+
+@pytest.mark.parametrize("make", MAKERS)
 def test_the_very_first_pass_computes_activations_again(make):
     """Nobody has looked at the model's head before: the look leaves every module's mode alone."""
     model = make()
@@ -56,7 +94,7 @@ def test_the_very_first_pass_computes_activations_again(make):
     assert passes
 
 
-@pytest.mark.parametrize("make", [gpt2, opt])
+@pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("recompute", [False, True])
 def test_an_update_has_no_dropout(make, recompute):
     torch.manual_seed(0)
@@ -68,9 +106,28 @@ def test_an_update_has_no_dropout(make, recompute):
     ready_to_train(model)
     moving, _ = response_logprobs(model, given)
     torch.testing.assert_close(moving, still, atol=1e-6, rtol=0)
-    moving.sum().backward()
-    assert all(p.grad is not None for p in model.parameters())
+    trained = list(model.parameters())
+    first = torch.autograd.grad(moving.sum(), trained, allow_unused=True)  # None: unused experts
+    again, _ = response_logprobs(model, given)
+    second = torch.autograd.grad(again.sum(), trained, allow_unused=True)
+    moved = [(a, b) for a, b in zip(first, second, strict=True) if a is not None]
+    assert len(moved) > len(trained) / 2
+    assert all(torch.equal(a, b) for a, b in moved)
     assert any(m.training for m in model.modules()) is recompute
+
+
+def test_a_failed_pass_leaves_the_mode_as_it_was():
+    model = gpt2()
+    model.gradient_checkpointing_enable()
+    ready_to_train(model)
+    before = [m.training for m in model.modules()]
+    layer = model.transformer.h[1]
+    with pytest.raises(TypeError):
+        layer(None)
+    assert [m.training for m in model.modules()] == before and any(before)
+    for _ in range(2):  # once only
+        ready_to_train(model)
+    assert len(layer._forward_pre_hooks) == 1
 
 
 @pytest.mark.parametrize("n", [4, 8, 16])
