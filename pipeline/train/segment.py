@@ -76,8 +76,7 @@ class Segment:
     def __init__(self, params: Params, name: str, observer: Observer, ranks: Ranks = ALONE) -> None:
         spec = params.segments[name]
         self.params, self.name, self.observer, self.ranks = params, name, observer, ranks
-        self.first_round = params.rounds_before(name)
-        self.rounds, self.spec = spec.rounds, spec
+        self.first_round, self.rounds, self.spec = params.rounds_before(name), spec.rounds, spec
         previous = POLICIES / spec.prev
         if ranks.first:
             Scratch.settle(f"train@{name}")  # takes names from the inputs' files: first
