@@ -22,7 +22,17 @@ from transformers import (
 )
 
 from hapo_core.errors import ConfigError, HapoError
-from hapo_core.gate import Gate, GateSpec, Reading, ScheduledThreshold, Shape
+from hapo_core.gate import (
+    AdaptiveThreshold,
+    ConstantThreshold,
+    Evidence,
+    Gate,
+    GateSpec,
+    Reading,
+    ScheduledThreshold,
+    Shape,
+    Statistic,
+)
 from hapo_core.loss import batch_loss
 from hapo_core.modes import ready_to_train
 from hapo_core.objective import (
@@ -37,6 +47,7 @@ from hapo_core.objective import (
 )
 from hapo_core.policy import response_logprobs
 from hapo_core.rollout.transformers_engine import sample_tokens
+from hapo_core.theory.injection_probability import open_probability
 from hapo_core.update import Updater, UpdateSpec
 
 
@@ -176,6 +187,73 @@ def test_a_closed_gate_stays_closed_where_the_schedule_ties():
     assert gate.begin_round(3, None) == 0.6
     assert not gate.observe("p", 5, 8, 3).open
     assert gate.observe("q", 4, 8, 3).open
+
+
+def exact_confidence(rounds: list[int], n: int, prior, delta, rho):
+    """c of the last visit as a fraction: successes of each, and what a rollout counts."""
+    a, b = map(Fraction, prior)
+    w = 1 / (1 + (n - 1) * Fraction(rho))
+    for s in rounds:
+        a = Fraction(prior[0]) + Fraction(delta) * (a - Fraction(prior[0])) + w * s
+        b = Fraction(prior[1]) + Fraction(delta) * (b - Fraction(prior[1])) + w * (n - s)
+    return a / (a + b)
+
+
+def test_adaptive_thresholds_are_exact_at_ties():
+    """.8 x (1 - 4/24) is above 2/3 in float64: S = 3 of 4 (c = 4/6) was injected."""
+    ties = 0
+    for n, total in ((4, 24), (8, 32), (8, 64), (16, 128)):
+        for start, kappa in (("0.8", 1), ("0.9", 1), ("0.75", 2), ("0.5", 1)):
+            for right in range(total):
+                gate = Gate(GateSpec(AdaptiveThreshold(float(start), kappa)), seed=0)
+                gate.begin_round(0, right / total)
+                gamma = Fraction(start) * (1 - Fraction(right, total)) ** kappa
+                for s in range(n):
+                    c = Fraction(s + 1, n + 2)
+                    if abs(c - gamma) < Fraction(1, 100):
+                        assert gate.observe("p", s, n, 0).open is (c < gamma)
+                        ties += c == gamma
+    assert ties > 20
+
+
+@pytest.mark.parametrize(
+    ("rounds", "n", "gamma", "choices"),
+    [
+        ([2], 4, "0.55", {"prior": ("1.3", "0.7")}),
+        ([1], 8, "0.23", {"prior": ("1.3", "0.7")}),
+        ([2], 5, "0.4", {"prior": ("2", "3"), "rho": "0.05"}),
+        ([4, 4], 8, "0.5", {"delta": "0.7"}),
+    ],
+)
+def test_evidence_that_ties_leaves_the_gate_closed(rounds, n, gamma, choices):
+    """Priors, correlation and forgetting are decimals: c was off by one digit of float64."""
+    prior, delta = choices.get("prior", (1, 1)), choices.get("delta", 1)
+    rho = choices.get("rho", 0)
+    for below, opened in ((0, False), (1, True)):  # at the tie, and a hair above it
+        spec = GateSpec(
+            ConstantThreshold(float(gamma) + below * 1e-9),
+            evidence=Evidence.PROMPT,
+            prior_a=float(prior[0]),
+            prior_b=float(prior[1]),
+            forgetting=float(delta),
+            correlation=float(rho),
+        )
+        assert exact_confidence(rounds, n, prior, delta, rho) == Fraction(gamma)
+        gate = Gate(spec, seed=0)
+        for t, s in enumerate(rounds):
+            gate.begin_round(t, None)
+            reading = gate.observe("p", s, n, t)
+        assert reading.open is opened
+        before = (reading.prior_a, reading.prior_b)
+        assert open_probability(rounds[-1], n, spec.threshold.gamma, spec, before) == opened
+
+
+def test_a_median_that_ties_leaves_the_gate_closed():
+    spec = GateSpec(ConstantThreshold(0.5), statistic=Statistic.QUANTILE, prior_a=0.5, prior_b=0.5)
+    gate = Gate(spec, seed=0)
+    gate.begin_round(0, None)
+    assert not gate.observe("p", 4, 8, 0).open
+    assert open_probability(4, 8, 0.5, spec) == 0
 
 
 # --- metrics ---
