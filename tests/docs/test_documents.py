@@ -47,6 +47,11 @@ def test_lines_fit_a_terminal(page: Path) -> None:
     assert not _long_lines(page)
 
 
+def test_the_first_page_is_short() -> None:
+    """Who wants to know more follows its links."""
+    assert len((REPO / "README.md").read_text().split()) <= 900
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_path_that_a_page_names_exists(page: Path) -> None:
     missing = []

@@ -19,6 +19,7 @@ from pipeline.artifacts import read_json
 from pipeline.artifacts.tables import ROUNDS, read_table
 
 COMMAND = re.compile(r"`((?:hapo|dvc|make) [^`]+)`")
+_LINE = re.compile(r"(?:\w+=\S+ )*(?:hapo|dvc|make) [\w.-]")
 _OPEN = re.compile(r"[|\[\]…]|\.\.\.")
 """In forms of a command (`hapo server start|stop`), which nobody types as they stand."""
 
@@ -33,6 +34,10 @@ def _text(node: ast.AST) -> str | None:
     return None
 
 
+def _pages() -> list[Path]:
+    return [*sorted((REPO / "docs").glob("*.md")), REPO / "README.md"]
+
+
 def _told() -> Iterator[tuple[str, str]]:
     """(command, where it stands), of all texts of the code and of all documents."""
     for package in ("hapo_core", "pipeline"):
@@ -44,14 +49,25 @@ def _told() -> Iterator[tuple[str, str]]:
                 text = None if id(node) in inner else _text(node)
                 for command in COMMAND.findall(text or ""):
                     yield from _each(command, path)
-    for path in [*sorted((REPO / "docs").glob("*.md")), REPO / "README.md"]:
-        for command in COMMAND.findall(path.read_text()):
+    for path in _pages():
+        text = path.read_text()
+        for command in [*COMMAND.findall(text), *_in_blocks(text)]:
             yield from _each(command, path)
+
+
+def _in_blocks(text: str) -> Iterator[str]:
+    """Commands of fenced and indented blocks, without prompt, comment, pipe and second column."""
+    fenced = False
+    for line in text.replace("\\\n", " ").splitlines():
+        fenced ^= line.startswith("```")
+        words = line.strip().removeprefix("$ ")
+        if (fenced or line.startswith("    ")) and _LINE.match(words):
+            yield re.split(r"\s+#|\s+[|>]\s|\s{2,}", words)[0]
 
 
 def _each(text: str, path: Path) -> Iterator[tuple[str, str]]:
     for command in text.split("&&"):
-        yield " ".join(command.split()), str(path.relative_to(REPO))
+        yield re.sub(r"^(\w+=\S+ )+", "", " ".join(command.split())), str(path.relative_to(REPO))
 
 
 TOLD = sorted({(c, w) for c, w in _told() if not _OPEN.search(c)})
@@ -121,6 +137,23 @@ def test_each_exists(name: str) -> None:
     told = [(c, w) for c, w in TOLD if c.startswith(name + " ")]
     wrong = [f"{c} ({w}): {fault}" for c, w in told if (fault := _fault(c)) is not None]
     assert told and not wrong, "\n".join(wrong)
+
+
+def test_a_line_that_stands_by_itself_is_taken_as_it_stands(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In a block a command is there to be typed: kinds, choices and all that it needs."""
+    lines = [(line, page) for page in _pages() for line in _in_blocks(page.read_text())]
+    told = sorted({pair for line, page in lines for pair in _each(line, page)})
+    hapo = [(c, w) for c, w in told if c.startswith("hapo ") and not _OPEN.search(c)]
+    wrong = []
+    for command, page in hapo:
+        try:
+            cli.build_parser().parse_args(shlex.split(command)[1:])
+        except SystemExit as end:
+            if end.code:
+                wrong.append(f"{command} ({page}): {capsys.readouterr().err.splitlines()[-1]}")
+    assert len(hapo) > 40 and not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize(
