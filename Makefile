@@ -1,4 +1,5 @@
 # `make run`: set up, then the main job on the quickstart profile. `make test`: set up, then all checks.
+# `make test-slow`: what takes ten seconds and more, which `make test` leaves out; CI runs both.
 # `make soak`: the kill matrix, about 50 kills (half an hour; HAPO_SOAK_SEED chooses them), and
 # every test that is marked `long`, and every property of the verifier (1,000 pairs a kind).
 # `make fast`: the tests of configuration, artifacts, documents and losses; no run, no server.
@@ -17,7 +18,7 @@ export HF_HUB_OFFLINE ?= 1
 
 ENGINE ?= build/engine-cpu
 
-.PHONY: site run test soak gpu test-vllm test-verl lint setup smollm2 clean reference fast constraints newest
+.PHONY: site run test test-slow soak gpu test-vllm test-verl lint setup smollm2 clean reference fast constraints newest
 
 run: $(READY)
 	hapo run
@@ -25,9 +26,13 @@ run: $(READY)
 test: setup-dev lint
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/vllm_cpu # those: `make test-vllm`
 
+# What one real comparison, schedule, kill or server that dies takes; `make test` and this are all of it.
+test-slow: setup-dev
+	HAPO_SLOW=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow --ignore=tests/vllm_cpu
+
 fast: setup-dev
 	python -m pytest -n 2 --dist loadfile tests/config tests/artifacts tests/docs/test_imports.py tests/docs/test_documents.py \
-	  tests/core/test_method_golden.py tests/core/test_methods_golden.py tests/core/test_objectives_golden.py \
+	  tests/core/test_golden_hapo.py tests/core/test_golden_comparators.py tests/core/test_golden_objectives.py \
 	  tests/core/test_update.py tests/core/test_evaluate_stats.py
 
 soak: setup-dev

@@ -25,7 +25,7 @@ DRAWS = 20_000
 
 
 class Witness(StrEnum):
-    """What speaks."""
+    """The measurement that raised the alarm."""
 
     SURPRISE = "surprise"
     HELP = "help"

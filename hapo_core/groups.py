@@ -123,7 +123,7 @@ class PlannedGroup:
 
     def dead(self, objective: Objective) -> bool:
         """Whether no row of the group learns from a reward or from the teacher. An entropy bonus
-        is no signal (METHOD 2): with one, all rows have a gradient, and nothing would be dead."""
+        is no signal (METHOD 5): with one, all rows have a gradient, and nothing would be dead."""
         signal = replace(objective, entropy_coefficient=0.0)
         return not any(row.trains(signal) for row in self.rows)
 

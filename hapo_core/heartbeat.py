@@ -31,7 +31,7 @@ _waits = 0
 
 
 def beat() -> None:
-    """Something got on."""
+    """Note progress: a response, a verdict, a decoding step or a micro-batch is done."""
     global _beats
     _beats += 1
 

@@ -28,8 +28,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 REPO = Path(__file__).parents[1]
 SOAK = "HAPO_SOAK" in os.environ
+SLOW = SOAK or "HAPO_SLOW" in os.environ
 long = pytest.mark.soak
-"""For tests beyond the nine minutes of `make test`: `make soak` runs them."""
+"""For sweeps and series of kills: `make soak` runs them."""
 STAGES = ("curate", "base", "train", "evaluate", "report")
 TOY_PARAMS = """\
 # a comment at the top
@@ -84,7 +85,7 @@ LONGEST = (
     "run/test_clean.py",
     "oracles/test_trl_trainer.py",
     "flows/test_doors.py",
-    "core/test_method_golden.py",
+    "core/test_golden_hapo.py",
     "report/test_report.py",
 )
 """Files that take longest. A worker of `make test` takes a file whole: these are handed out first,
@@ -97,11 +98,13 @@ def _turn(item: pytest.Item) -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first; what is marked `long` skips outside of `make soak`, and says so."""
+    """The longest files first; what is `slow` or `long` skips, and says which command runs it."""
     items.sort(key=_turn)
     for item in items:
         if not SOAK and item.get_closest_marker("soak"):
             item.add_marker(pytest.mark.skip(reason="long: `make soak`"))
+        elif not SLOW and item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: `make test-slow`"))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
-"""The methods: one small file each, over shared parts."""
+"""The methods: one small file each, over shared parts. The names below are for who imports a class
+by hand; `registry.py` finds methods by their files, and a new one need not stand here."""
 
 from hapo_core.methods.base import Method, Phase, ReinforcementMethod
 from hapo_core.methods.bread import BREAD

@@ -31,7 +31,7 @@ class HAPO(ReinforcementMethod):
         self._distill = distill
 
     def admits(self, group: Group, reading: Reading) -> Decision:
-        """Inject iff c < gamma_t and S < N."""
+        """Inject iff c < gamma_t and S < N, N the rollouts whose reward is known."""
         if group.successes == group.known:
             return Decision.SOLVED
         return Decision.INJECTED if reading.open else Decision.CLOSED

@@ -57,7 +57,7 @@ class Band:
     low: float
     high: float
     share: float
-    """Of the prompts."""
+    """Of all prompts, those in the band."""
     probability: float | None
     """P(inject) at the next visit of such a prompt; None where the band is empty."""
 

@@ -1,4 +1,5 @@
-"""The words of verification: jobs, verdicts, settings, and the one map from verdict to reward."""
+"""The words of verification: jobs and settings; verdicts, and the reward that each is,
+from `hapo_core/verdicts.py`."""
 
 from __future__ import annotations
 

@@ -54,12 +54,16 @@ def read_timings(root: Path = TIMINGS) -> dict[str, dict[str, Any]]:
 
 
 def record_pace(
-    round_s: float | None = None, evaluation_s: float | None = None, project: Path = Path()
+    round_s: float | None = None,
+    evaluation_s: float | None = None,
+    project: Path = Path(),
+    *,
+    parts: Mapping[str, float] | None = None,
 ) -> None:
-    """Keep seconds that were measured and not run: of a round, of an evaluation."""
+    """Keep seconds that were measured and not run: of a round (and its parts), of an evaluation."""
     place = project / EARLIER / f"{MEASURED}.json"
     known = read_json(place) if place.is_file() else {}
-    now = {"round_s": round_s, "evaluation_s": evaluation_s}
+    now = {"round_s": round_s, "evaluation_s": evaluation_s, "parts": parts}
     atomic_write_json(place, known | {k: v for k, v in now.items() if v is not None})
 
 

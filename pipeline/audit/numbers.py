@@ -333,6 +333,3 @@ def _gate_of(params: Params, tables: RunTables, number: int) -> Any:
     }
     spec = gate_spec(params)
     return replaying_gate(spec, params.seed, float(rows["gamma"].iloc[0]), before)
-
-
-# --- for programs -------------------------------------------------------------------------------

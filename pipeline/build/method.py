@@ -1,4 +1,4 @@
-"""From checked parameters to the objects of `hapo_core`."""
+"""The configured method, with its gate, objective and options."""
 
 from __future__ import annotations
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hapo_core.errors import DataError, HapoError
 from pipeline.artifacts import human_bytes, known_timings
@@ -79,6 +80,22 @@ def _print_plan(params: Params, plan: Sequence[str]) -> None:
         some = sum(wall for wall in known if wall is not None)
         least = f"at least {brief(some)}; " if some else ""
         print(f"  {'together':20}{least}the others are unknown until they have run once")
+    if any(stage.startswith("train@") for stage in plan):
+        _print_round(params, timings)
+
+
+def _print_round(params: Params, timings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Where the time of a round went, and who waited."""
+    parts = estimates.round_parts(params, timings)
+    if parts is None:
+        print("a round: seconds by part are unknown; `hapo run --profile` measures one")
+        return
+    listed = sorted(parts.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{name} {s:.3g} s" for name, s in listed if s >= 0.005)
+    print(f"a round took {brief(sum(parts.values()))} here: {shown}")
+    if params.compute.device.startswith("cuda") or params.rollout.engine == "vllm":
+        for who, share in estimates.idle_cards(params, parts):
+            print(f"  {who}: idle {share:.0%} of it")
 
 
 # --- data and base ------------------------------------------------------------------------------
@@ -287,6 +304,8 @@ def _texts(params: Params, size: estimates.Size | None) -> Iterator[Finding]:
     said = f"the template writes them; responses end with {end}"
     if maker.end != tokenizer.eos_token_id:
         said += f", as its turns do (the tokenizer names {tokenizer.eos_token})"
+    if maker.opening:
+        said += f"; traces begin with {maker.opening!r}, as its turns do"
     yield Finding("ok", "prompts", said)
 
 

@@ -209,6 +209,3 @@ def _describe(servers: VllmServers) -> None:
     )
     done = subprocess.run([str(python), "-I", "-c", ask], capture_output=True, text=True)
     print(f"engine environment {folder}: {done.stdout.strip() or done.stderr.strip()[-300:]}")
-
-
-# --- the commands -------------------------------------------------------------------------------

@@ -104,3 +104,52 @@ def seconds(params: Params, stage: str, timings: Mapping[str, Mapping[str, Any]]
     if kind == "evaluate" and others:
         return sum(others) / len(others)
     return float(measured["evaluation_s"]) if kind == "evaluate" and measured else None
+
+
+def round_parts(
+    params: Params, timings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, float] | None:
+    """Seconds of a round by part (rollout, verify, gate, update, save, probe, `other`), over the
+    segments that ran here, else of the round that was measured; None if neither is known.
+
+    Args:
+        timings: of `pipeline.artifacts.known_timings`.
+    """
+    ran = [
+        (s.rounds, timings[f"train@{n}"])
+        for n, s in params.segments.items()
+        if f"train@{n}" in timings
+    ]
+    if ran:
+        rounds, wall = sum(n for n, _ in ran), sum(float(t["wall_s"]) for _, t in ran)
+        names = {name for _, t in ran for name in t["parts"]}
+        total = {n: sum(float(t["parts"].get(n, 0.0)) for _, t in ran) for n in names}
+    else:
+        measured = timings.get(MEASURED, {})
+        if not measured.get("parts"):
+            return None
+        rounds, wall = 1, float(measured["round_s"])
+        total = {name: float(s) for name, s in measured["parts"].items()}
+    total["other"] = max(0.0, wall - sum(total.values()))
+    return {name: s / rounds for name, s in total.items()}
+
+
+def idle_cards(params: Params, parts: Mapping[str, float]) -> list[tuple[str, float]]:
+    """(which cards, their idle share of a round): those of the trainer and those of vLLM's servers
+    wait for each other; where both are the same there is one entry.
+
+    Args:
+        parts: seconds of a round (`round_parts`).
+    """
+    whole = sum(parts.values())
+    drawing, learning = parts.get("rollout", 0.0), parts.get("update", 0.0)
+    probing = parts.get("probe", 0.0)
+    trainers = f"{params.compute.processes} card(s) of the trainer"
+    servers = params.rollout.vllm
+    if params.rollout.engine == "hf":
+        return [(trainers, 1 - (drawing + learning + probing) / whole)]
+    count = 1 if servers is None else len(servers.urls or ()) or servers.servers
+    return [
+        (trainers, 1 - learning / whole),
+        (f"{count} vLLM server(s)", 1 - (drawing + probing) / whole),
+    ]

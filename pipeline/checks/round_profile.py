@@ -55,7 +55,8 @@ def profile_round(targets: Sequence[str] = ()) -> int:
         command = [sys.executable, "-m", "pipeline.checks.round_profile", "--segment", name]
         code = subprocess.run(command, cwd=FOLDER, env=env).returncode
         if (FOLDER / WALL).is_file():
-            record_pace(round_s=float(read_json(FOLDER / WALL)["wall_s"]))
+            measured = read_json(FOLDER / WALL)
+            record_pace(round_s=float(measured["wall_s"]), parts=measured["parts"])
         return code
     finally:
         shutil.rmtree(FOLDER, ignore_errors=True)
@@ -133,7 +134,7 @@ def _measure(params: Params, name: str) -> None:
     if ranks.first:
         laps = {n: s for clock in clocks for n, s in clock.seconds.items()}
         print(f"\none round of segment {name}: {wall:.2f} s")
-        atomic_write_json(WALL, {"wall_s": wall})
+        atomic_write_json(WALL, {"wall_s": wall, "parts": segment.parts})
         for what, seconds in breakdown(wall, segment.parts, laps):
             print(f"  {what:24}{seconds:9.3f} s{100 * seconds / wall:7.1f} %")
     ranks.close()

@@ -222,9 +222,3 @@ def _rounds(folder: Path, total: int, before: int) -> Progress:
             continue
     pace = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None
     return Progress(max(states) - before if states else 0, total, pace)
-
-
-# --- disk ---------------------------------------------------------------------------------------
-
-
-# --- the command --------------------------------------------------------------------------------

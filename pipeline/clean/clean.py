@@ -83,6 +83,3 @@ def damaged_objects(root: Path = Path()) -> list[Path]:
             if hashlib.file_digest(source, "md5").hexdigest() != path.parent.name + path.stem:
                 found.append(path)
     return found
-
-
-# --- the command --------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ class VllmServers(Section):
     """Servers that run already, `http://host:port` (docs/engines.md says how to start them);
     none is started then. They must see this machine's `.hapo/engine` under the same path."""
     threads: int = Field(default=1, ge=1)
-    """Of a CPU server."""
+    """Threads of one CPU server."""
     cache_gb: int = Field(default=1, ge=1)
     """Key-value cache of a CPU server, GiB."""
     dtype: Literal["float32", "bfloat16"] | None = None
@@ -86,7 +86,7 @@ class Compute(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights that train: bfloat16 is refused, see `update.mixed_precision`."""
     threads: int = Field(default=2, ge=1)
-    """Of every process."""
+    """Threads of every process."""
     attention: str = "sdpa"
     processes: int = Field(default=1, ge=1)
     """Training processes on this machine; with `device: cuda` one GPU each (docs/speed.md)."""

@@ -232,6 +232,3 @@ def brief(seconds: float) -> str:
 def warn(message: str) -> None:
     """One line on stderr."""
     print(hide(f"warning: {message}"), file=sys.stderr, flush=True)
-
-
-# --- the server, as seen from a stage -----------------------------------------------------------

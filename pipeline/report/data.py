@@ -25,7 +25,7 @@ from pipeline.artifacts.places import ARTIFACTS, BASE, DATA, EVALUATIONS, POLICI
 from pipeline.artifacts.tables import BASE_LOG, GENERATIONS, GROUPS, ROUNDS, read_frame
 from pipeline.config import Params
 from pipeline.report.costs import Fingerprint, StageCost, read_costs, read_fingerprints
-from pipeline.report.injection import Prediction, predict_injection
+from pipeline.report.injection_rates import Prediction, predict_injection
 from pipeline.report.lineage import check_one_run
 from pipeline.report.visits import visits_of
 from pipeline.show.series import Values

@@ -228,7 +228,8 @@ def groups(data: ReportData) -> Figure:
     caption = (
         f"Share of a round's {data.params.train.prompts_per_round} groups (k = "
         f"{data.params.rollout.group_size}). None right, all right: the policy's own rollouts, "
-        "before injection. Dead (filled): no gradient from the group, after the gate had its say."
+        "before injection. Dead (filled): after the gate had its say, no row of the group learns "
+        "from a reward or from the teacher."
     )
     return line_figure(data, "groups", "Groups without signal", caption, columns, percent, top=1.0)
 

@@ -9,7 +9,7 @@ from hapo_core.methods.entry import Teaching
 from hapo_core.verdicts import UNKNOWN
 from pipeline.build.teacher import needs_traces
 from pipeline.report.data import Comparison, ReportData
-from pipeline.report.injection import cannot_vanish
+from pipeline.report.injection_rates import cannot_vanish
 from pipeline.show.alarm import alarm_words
 from pipeline.show.text import p_value, percent, percent_interval, points
 
@@ -23,9 +23,6 @@ class Note:
 
     kind: Literal["warn", "info"]
     text: str
-
-
-# --- numbers ------------------------------------------------------------------------------------
 
 
 # --- the verdict --------------------------------------------------------------------------------

@@ -328,6 +328,3 @@ def _print_end(code: int, stopped: str | None, page: str | None) -> None:
         print(next_steps(load_params()))
     if page:
         print(f"UI      {page}")
-
-
-# --- the command --------------------------------------------------------------------------------

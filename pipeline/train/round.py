@@ -1,7 +1,7 @@
 """The round loop: sample and verify what the method wants, let the gate decide, update the policy.
 
-`RoundLoop.run` is one round from top to bottom; `segment.py` opens what it needs, writes down what
-it returns and resumes it after a kill.
+`RoundRunner.run` is one round from top to bottom; `segment.py` opens what it needs, loops over
+rounds and writes down what each returns; `resume.py` finds what to go on from after a kill.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class RoundDone:
 
 
 @dataclass
-class RoundLoop:
+class RoundRunner:
     """Runs rounds with the parts that a segment opened.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a method asks for, sampled and verified: requests in, groups out."""
+"""What a method asks for: its requests, and the groups that the graded responses make."""
 
 from __future__ import annotations
 

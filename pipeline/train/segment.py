@@ -44,8 +44,7 @@ from pipeline.flows.observer import Observer
 from pipeline.show.alarm import alarm_words
 from pipeline.show.loggers import Curves
 from pipeline.show.rounds_page import RoundsPage
-from pipeline.train import rows as records
-from pipeline.train import sampling
+from pipeline.train import sampling, table_rows
 from pipeline.train.checkpoint import (
     KEPT,
     check_rounds,
@@ -58,9 +57,9 @@ from pipeline.train.checkpoint import (
 from pipeline.train.difficulty import TABLE, within_band
 from pipeline.train.listening import Listening
 from pipeline.train.probe import Probe, load_probe, load_watched
-from pipeline.train.round import NoEngine, RoundLoop, first_rank_generates
+from pipeline.train.resume import inputs_of, same_run, seconds_before, start_of
+from pipeline.train.round import NoEngine, RoundRunner, first_rank_generates
 from pipeline.train.shown import GAIN, ShownTraces, drop_states_without_gain, gain_problem
-from pipeline.train.start import inputs_of, same_run, seconds_before, start_of
 
 
 class Segment:
@@ -130,7 +129,7 @@ class Segment:
             start.waiting,
         )
         self.objective = objective(params)
-        self.loop = RoundLoop(
+        self.loop = RoundRunner(
             params,
             self.data,
             self.model,
@@ -231,8 +230,8 @@ class Segment:
             spent and self.done > self.first_round
         )
 
-    def _finished_rows(self) -> list[records.Row]:
-        return records.read_rounds(
+    def _finished_rows(self) -> list[table_rows.Row]:
+        return table_rows.read_rounds(
             self.scratch.path / "rounds", self.first_round, self.done - self.first_round
         )
 
@@ -246,7 +245,7 @@ class Segment:
         self.observer.part = str(index + 1)
         done = self.loop.run(index)
         planned = done.planned
-        row = records.round_row(
+        row = table_rows.round_row(
             self.name,
             self.params,
             index,
@@ -280,7 +279,7 @@ class Segment:
             self.made.unchanged(lambda text: self.observer.log(text, logging.WARNING))
             with guard_disk(self.out):
                 gate = self.method.gate.state
-                records.write_round(self.out, index, planned, gate, self.objective, self.params)
+                table_rows.write_round(self.out, index, planned, gate, self.objective, self.params)
                 write_table([row], ROUNDS, self.scratch.path / "rounds" / f"{number}.parquet")
                 seal_round(self.scratch.path, index + 1, self.first_round)
         self._count(row)
@@ -371,8 +370,8 @@ class Segment:
             index + 1 - self.first_round,
             self.rounds,
             success=success_rate(groups),
-            injected=records.injection_rate(planned) if tokens else None,
-            dead=records.dead_rate(planned, self.objective) if tokens else None,
+            injected=table_rows.injection_rate(planned) if tokens else None,
+            dead=table_rows.dead_rate(planned, self.objective) if tokens else None,
             probe=self.probed,
             tokens_per_second=tokens / seconds if tokens else None,
         )

@@ -254,6 +254,7 @@ def compare(project: Project, *words: str, check: bool = True) -> subprocess.Com
     return project.hapo("compare", "--seeds", "7", "--budget", "rounds=6", *words, check=check)
 
 
+@pytest.mark.slow
 def test_a_matrix_runs_once_and_shares_what_is_equal(matrix: Project) -> None:
     before = (matrix.path / "params.yaml").read_text()
     flag = Path(matrix.env["TOY_FAIL_FILE"])

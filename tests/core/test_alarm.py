@@ -136,7 +136,7 @@ def test_it_goes_on_from_json_to_the_bit() -> None:
 
 @pytest.mark.parametrize("threshold", [ConstantThreshold(0.5), AdaptiveThreshold(0.5)])
 def test_a_shut_gate_never_opens_again(threshold: ConstantThreshold | AdaptiveThreshold) -> None:
-    from test_method_golden import group
+    from test_golden_hapo import group
 
     spoken = Spoken("help", 1, -0.1, 0.001, 0.025)
     groups = [group(k, [0.0] * 6 + [float(k % 2)] * 2, 1, 5) for k in range(6)]

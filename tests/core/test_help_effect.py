@@ -77,7 +77,7 @@ def test_the_draw(share: float) -> None:
 
 def test_a_held_out_group_is_its_own() -> None:
     """The rows of GRPO, whatever the trace; a closed gate is never held out."""
-    from test_method_golden import group
+    from test_golden_hapo import group
 
     from hapo_core.methods import GRPO, HAPO
     from hapo_core.objective import PAPER

@@ -82,28 +82,23 @@ def _updated(name, elsewhere, monkeypatch):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_update_of_every_method(name, monkeypatch):
-    """Also the chunked head, old log-probs of a second minibatch, and steps on traces alone."""
+def test_update_and_resume_point_of_every_method(name, monkeypatch, tmp_path):
+    """Also the chunked head, old log-probs of a second minibatch, and steps on traces alone.
+    What a resume point holds are the moments of the device, and a policy on the CPU goes on from
+    them. (Not read onto the pretended device: torch's reader has a way of its own with `meta`.)"""
+    state = tmp_path / "state"
+    state.mkdir()
     with pretended_device():
-        there, _, gradient, metrics = _updated(name, True, monkeypatch)
+        there, updater, gradient, metrics = _updated(name, True, monkeypatch)
+        save_optimizer(there, updater.optimizer, state / "optimizer.safetensors")
+        held = {k: v.cpu() for k, v in moments(there, updater.optimizer).items()}
     here, _, own, its = _updated(name, False, monkeypatch)
     _close(gradient, own)
     assert metrics["loss"] == pytest.approx(its["loss"], abs=1e-5)
     assert _weights(there).keys() == _weights(here).keys()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_resume_points_of_every_method(name, monkeypatch, tmp_path):
-    """What is written are the moments of the device, and a policy on the CPU goes on from them.
-    (Not read onto the pretended device: torch's reader has a way of its own with `meta`.)"""
-    with pretended_device():
-        model, updater, _, _ = _updated(name, True, monkeypatch)
-        (tmp_path / "state").mkdir()
-        save_optimizer(model, updater.optimizer, tmp_path / "state/optimizer.safetensors")
-        held = {k: v.cpu() for k, v in moments(model, updater.optimizer).items()}
     again, _ = _policy(False)
     new = Updater(again, updater.spec)
-    load_optimizer(again, new.optimizer, tmp_path / "state")
+    load_optimizer(again, new.optimizer, state)
     assert held
     assert _same(moments(again, new.optimizer), held)
 

@@ -59,7 +59,7 @@ def test_what_is_above_the_bound() -> None:
 
 def surprising(prompt: int, successes: int, nats: float) -> Group:
     """A group whose own rollouts surprise by .5 nats a token (the support's), the trace by more."""
-    from test_method_golden import group
+    from test_golden_hapo import group
 
     made = group(prompt, [0.0] * (8 - successes) + [1.0] * successes, 1, 5)
     return replace(made, surprise=Surprise(0.0, nats))

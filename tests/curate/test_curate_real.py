@@ -210,6 +210,7 @@ def test_a_real_file_with_a_row_without_answer(
     assert str(caught.value.where).endswith("skyt1_math500.jsonl line 98")
 
 
+@pytest.mark.slow
 def test_gsm8k_solutions_are_traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gsm = source("train/gsm8k_train.jsonl", "gsm8k", limit=300)
     folder, account = run(tmp_path, monkeypatch, {"gsm8k": gsm}, validation_share=0.1)

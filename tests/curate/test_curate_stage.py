@@ -199,6 +199,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_kill_9_leaves_the_old_artifact_and_a_second_run_the_same_bytes() -> None:
     rows: list[dict[str, object]] = [
         {

@@ -165,6 +165,7 @@ def test_sigterm_to_the_service_ends_its_runs_and_not_the_server(
     assert alive(prefect_server.pid) and answers(prefect_server.api, timeout=10)
 
 
+@pytest.mark.slow
 def test_a_damaged_database_costs_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -297,6 +297,7 @@ def calm_seconds(doomed_server: PrefectServer) -> float:
     return run_stage_process(doomed_server, "train@calm")[3]
 
 
+@pytest.mark.slow
 def test_server_stopped_before_the_stage(doomed_server: PrefectServer) -> None:
     os.kill(doomed_server.pid, signal.SIGSTOP)
     try:
@@ -308,7 +309,9 @@ def test_server_stopped_before_the_stage(doomed_server: PrefectServer) -> None:
     assert seconds < 8.0
 
 
-@pytest.mark.parametrize("mode", ["stop server", "kill server"])
+@pytest.mark.parametrize(
+    "mode", [pytest.param("stop server", marks=pytest.mark.slow), "kill server"]
+)
 def test_server_that_goes_away(
     doomed_server: PrefectServer, calm_seconds: float, mode: str
 ) -> None:

@@ -269,6 +269,7 @@ def served(served_project: Project, prefect_server: PrefectServer) -> Iterator[S
         service.stop()
 
 
+@pytest.mark.slow
 def test_schedule_form_and_cancel(served: Served) -> None:
     """A schedule fires; a run by the UI's form is cancelled, and continues by `hapo run`."""
     begun = ("PENDING", "RUNNING", "COMPLETED", "FAILED", "CRASHED")
@@ -315,6 +316,7 @@ def test_schedule_form_and_cancel(served: Served) -> None:
     assert served.project.ran() == DOWNSTREAM
 
 
+@pytest.mark.slow
 def test_one_late_run_waits_and_manual_ones_stay(served: Served) -> None:
     """A run longer than the interval: of the scheduled runs behind it one stays, by LATE_REASON."""
     served.project.edit('{prev: "1", rounds: 2}', '{prev: "1", rounds: 3}')

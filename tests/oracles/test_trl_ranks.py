@@ -15,6 +15,7 @@ from conftest import REPO
 pytest.importorskip("trl", reason="TRL is not installed (extra `trl`)")
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_policy(tmp_path: Path) -> None:
     """It hung: only the processes with a trace made a second pass through DDP. The schedule counts
     generations, of which each serves two optimizer steps, and what is logged is of all groups."""

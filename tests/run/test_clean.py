@@ -111,6 +111,7 @@ def test_made_again_it_is_the_same_run(finished_project: Project) -> None:
     assert (project.path / "artifacts/policy/2/manifest.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_kill_between_the_folders_and_dvc_is_finished_later(finished_project: Project) -> None:
     project = finished_project
     code = (

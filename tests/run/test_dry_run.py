@@ -139,6 +139,29 @@ def test_times_of_earlier_runs_survive_their_results(
     assert "at least 22s; the others are unknown until they have run once" in out
 
 
+def test_where_a_round_went_and_who_waited(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipeline.artifacts import record_pace, record_timing
+
+    assert cli.main(["run", "--dry-run"]) == 0
+    assert "`hapo run --profile` measures one" in capsys.readouterr().out
+    record_pace(round_s=8.0, parts={"rollout": 6.0, "update": 1.5, "gate": 0.001})
+    words = ["run", "--dry-run", "-S", "rollout.engine=vllm", "-S", "base.heads=1"]
+    cli.main(words)
+    out = capsys.readouterr().out
+    assert "a round took 8s here: rollout 6 s, update 1.5 s, other 0.499 s\n" in out
+    assert "  1 card(s) of the trainer: idle 81% of it\n" in out
+    assert "  1 vLLM server(s): idle 25% of it\n" in out
+    rounds = load_params().segments["1"].rounds
+    record_timing("train@1", 2.0 * rounds, parts={"rollout": rounds * 0.5, "update": rounds * 1.0})
+    cli.main(words)
+    out = capsys.readouterr().out  # what ran counts more than what was measured
+    assert "a round took 2s here: update 1 s, rollout 0.5 s, other 0.5 s\n" in out
+    assert "  1 card(s) of the trainer: idle 50% of it\n" in out
+    assert "  1 vLLM server(s): idle 75% of it\n" in out
+
+
 def test_a_teacher_without_usable_traces_is_a_problem(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,6 +35,7 @@ def test_everything_runs_once_then_nothing(project: Project) -> None:
     assert project.ran() == []
 
 
+@pytest.mark.slow
 def test_quoted_keys_name_the_stages(finished_project: Project) -> None:
     listed = finished_project.dvc("stage", "list", "--name-only").stdout.split()
     assert {"train@1", "train@2", "evaluate@base", "evaluate@final"} <= set(listed)
@@ -106,6 +107,7 @@ def files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".gitignore")
 
 
+@pytest.mark.slow
 def test_a_failed_stage_leaves_git_clean(finished_project: Project) -> None:
     """DVC takes its own ignore entries back after a failure: ours must be enough."""
     project = finished_project

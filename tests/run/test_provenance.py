@@ -126,6 +126,7 @@ def test_an_edit_while_the_locks_are_made(project: Project) -> None:
     assert made(project, "train@1")["parameters"]["update"]["learning_rate"] == 0.01
 
 
+@pytest.mark.slow
 def test_clean_records_no_edit_as_what_made_it(finished_project: Project) -> None:
     """Killed in the middle of `hapo clean`; then another params.yaml, then the next run."""
     project = finished_project

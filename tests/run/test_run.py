@@ -162,6 +162,7 @@ def test_stages_are_nested_and_cached_ones_shown(
     assert done.stdout.count("train@2  round 3/3") == 1
 
 
+@pytest.mark.slow
 def test_failed_stage(shown_project: Project, prefect_server: PrefectServer) -> None:
     shown_project.edit('{prev: "1", rounds: 2}', '{prev: "1", rounds: 3}')
     shown_project.env["TOY_FAIL"] = "evaluate@final"
@@ -197,7 +198,7 @@ def stop_by_ctrl_c(prefect: PrefectServer, project: Project, top: str) -> None:
     ("stop", "code", "top_state", "stage_state"),
     [
         (stop_by_ui, 130, "Cancelled", "Cancelled"),
-        (stop_by_ctrl_c, 130, "Cancelled", "Cancelled"),
+        pytest.param(stop_by_ctrl_c, 130, "Cancelled", "Cancelled", marks=pytest.mark.slow),
         (stop_by_kill_of_the_stage, 255, "Failed", "Crashed"),
     ],
 )
@@ -225,6 +226,7 @@ def test_stopped_runs_are_closed(
     assert task_states(prefect_server, top)["train@2"] == stage_state
 
 
+@pytest.mark.slow
 def test_killed_run_is_closed_by_the_next(
     shown_project: Project, prefect_server: PrefectServer
 ) -> None:
@@ -239,6 +241,7 @@ def test_killed_run_is_closed_by_the_next(
     assert states == ["Crashed", "Crashed"] or states == ["Crashed", "Cancelled"]
 
 
+@pytest.mark.slow
 def test_own_server_outlives_the_run_and_dies_without_harm(finished_project: Project) -> None:
     """Without PREFECT_API_URL a server is started; killed in the middle, the run goes on."""
     project = finished_project

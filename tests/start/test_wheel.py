@@ -89,6 +89,7 @@ def test_inside_of_a_repository_only_the_project_is_committed(
     assert dry.returncode == 0, dry.stderr
 
 
+@pytest.mark.slow
 def test_an_upgrade_is_noticed_and_taken(tmp_path: Path, wheel: Path) -> None:
     env = environment(tmp_path / "env")
     env.install(wheel)

@@ -141,7 +141,9 @@ def test_evaluation_parameters_rerun_evaluation_and_report_only(
     ]
 
 
-@pytest.mark.parametrize("probed", [True, pytest.param(False, marks=long)])
+@pytest.mark.parametrize(
+    "probed", [pytest.param(True, marks=pytest.mark.slow), pytest.param(False, marks=long)]
+)
 def test_a_new_benchmark_trains_nothing_again(real: Project, tmp_path: Path, probed: bool) -> None:
     """Problems, traces and what the probe looks at keep their bytes, and so do the weights."""
     project = _another(real, tmp_path)
@@ -203,6 +205,7 @@ def test_a_killed_segment_ends_with_the_same_bytes(
     assert [step for step, _ in tensorboard_points(curves)] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_two_runs_of_the_same_inputs_give_the_same_hashes(real: Project, tmp_path: Path) -> None:
     """Whether curves are written or not, and in a process that begins with nothing imported."""
     path = tmp_path / "fresh"

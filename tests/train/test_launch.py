@@ -73,6 +73,7 @@ def test_one_that_stands_still_is_lost(tmp_path: Path, monkeypatch: pytest.Monke
     assert not any(alive(pid) for pid in pids(tmp_path))
 
 
+@pytest.mark.slow
 def test_one_that_hangs_outside_of_the_update_ends_the_stage(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

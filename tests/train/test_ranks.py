@@ -185,6 +185,7 @@ def in_two_parts(state: Path) -> None:
     assert not (state / "model").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_rank_fails_the_stage_and_one_process_goes_on(
     start: Path,
     project: Path,

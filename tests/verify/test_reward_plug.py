@@ -46,6 +46,7 @@ def double(gold: str, answer: str) -> tuple[Verdict, str]:
     return (Verdict.CORRECT if answer == str(2 * int(gold)) else Verdict.WRONG), "double"
 
 
+@pytest.mark.slow
 def test_one_pool_serves_jobs_of_several_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     own = "test_reward_plug:double"

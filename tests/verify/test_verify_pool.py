@@ -314,6 +314,7 @@ def test_made_up_hostile_inputs_are_all_answered_in_time() -> None:
     assert seconds < len(jobs) + 5 * limit * len(slow), (seconds, slow)
 
 
+@pytest.mark.slow
 def test_hostile_inputs() -> None:
     path = SHARED / "verifier" / "pathological.jsonl.gz"
     if not path.exists():

@@ -1,7 +1,7 @@
 """The golden values of METHOD 7 (derived by hand) and the facts at the end of METHOD 4 that are
 about updates: a shut gate is GRPO, an open gate is LUFFY, bit for bit.
 
-The values of METHOD 7 for REAL and SRFT are in test_methods_golden.py.
+The values of METHOD 7 for REAL and SRFT are in test_golden_comparators.py.
 """
 
 from __future__ import annotations
