@@ -85,11 +85,14 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: missing, no plain file or not JSON.
     """
-    if not path.is_file():  # a pipe in its place would keep a reader waiting for ever
-        what = "is no plain file" if path.exists() or path.is_symlink() else "is missing"
-        raise DataError(f"the file {what}", where=str(path), remedy=mend_of(path))
     try:
-        return parse_json(path.read_text(encoding="utf-8"))
+        return parse_json(read_text(path))
+    except OSError as error:
+        lost = error.errno in (errno.ENOENT, errno.ENOTDIR) and not path.is_symlink()
+        if not lost and error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+            raise  # this user may not, or the disk fails
+        what = "is missing" if lost else "is no plain file"
+        raise DataError(f"the file {what}", where=str(path), remedy=mend_of(path)) from error
     except ValueError as error:
         raise DataError(
             f"not valid JSON: {error}",
@@ -100,12 +103,20 @@ def read_json(path: Path) -> Any:
 
 def mend_of(path: Path) -> str:
     """What to do about a damaged file: DVC knows artifacts, and nothing of unfinished work."""
+    folder = unfinished(path)
+    if folder is not None:
+        return f"delete {folder} and run the same command: this stage starts anew"
+    return "delete it and run `dvc checkout`; without a cached copy, `dvc repro`"
+
+
+def unfinished(path: Path) -> Path | None:
+    """The folder of unfinished work (`train@1-HASH`) that holds `path`; None outside of one."""
     for folder in path.absolute().parents:
         above = folder.parent
         scratch = above.name == "scratch" and above.parent.name == ".hapo"
         if scratch or (above.name.startswith(".") and above.name.endswith(".unfinished")):
-            return f"delete {folder} and run the same command: this stage starts anew"
-    return "delete it and run `dvc checkout`; without a cached copy, `dvc repro`"
+            return folder
+    return None
 
 
 def fsync_folder(folder: Path) -> None:

@@ -4,23 +4,32 @@ An artifact has its manifest; work in the scratch folder has none until it is pu
 that changes there between a kill and the next attempt would be published, hashed as good and
 restored by every `dvc checkout`. So every file that is taken up again is sealed when it is
 written, compared when it is taken up, and compared once more before it is published. What is
-damaged is made again: the draws are counter-based, so it gets the same bytes.
+damaged is made again: the draws are counter-based, so it gets the same bytes. A seal names its own
+place, which holds the hash of the inputs: one that was copied from another run is none here.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from hapo_core.errors import DataError
-from pipeline.artifacts.files import atomic_write_json, read_json, remove, sha256_file
-from pipeline.artifacts.manifest import check_manifest
+from pipeline.artifacts.files import (
+    atomic_write_json,
+    read_json,
+    remove,
+    sha256_file,
+    unfinished,
+)
+from pipeline.artifacts.manifest import check_manifest, write_manifest
 from pipeline.artifacts.tables import Row, read_table, write_table
 
 Tell = Callable[[str], None]
+OF = "of"
+"""Of which unfinished work a resume point is, or a seal, with its place in there."""
 
 
 def write_seal(seal: Path, files: Iterable[Path], root: Path) -> None:
@@ -33,7 +42,25 @@ def write_seal(seal: Path, files: Iterable[Path], root: Path) -> None:
         for path in files
     }
     seal.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_json(seal, entries)
+    atomic_write_json(seal, {OF: _place(seal), "files": entries})
+
+
+def _place(path: Path) -> str:
+    """`train@1-HASH/rounds/NAME`; the name alone outside of unfinished work."""
+    folder = unfinished(path)
+    return path.name if folder is None else str(path.absolute().relative_to(folder.parent))
+
+
+def _home(folder: Path) -> str:
+    found = unfinished(folder / "any")
+    return "" if found is None else found.name
+
+
+def write_resume_point(
+    folder: Path, kind: str, facts: Mapping[str, object], names: Iterable[str] | None = None
+) -> None:
+    """`write_manifest` of a resume point, which names the work that it is of."""
+    write_manifest(folder, kind, {**facts, OF: _home(folder)}, names)
 
 
 def broken(seal: Path, root: Path, files: Iterable[Path]) -> str | None:
@@ -41,10 +68,13 @@ def broken(seal: Path, root: Path, files: Iterable[Path]) -> str | None:
     if not seal.is_file():
         return f"{seal} is missing"
     try:
-        entries = read_json(seal)
+        found = read_json(seal)
+        entries, of = found["files"], str(found[OF])
         expected = [(str(n), int(e["bytes"]), str(e["sha256"])) for n, e in entries.items()]
     except (DataError, AttributeError, KeyError, TypeError, ValueError):
         return f"{seal} is damaged"
+    if of != _place(seal):
+        return f"{seal} was written for {of}"
     if {name for name, _, _ in expected} != {p.relative_to(root).as_posix() for p in files}:
         return f"{seal} seals other files"
     for name, size, digest in expected:
@@ -99,11 +129,11 @@ def newest_whole(
         shutil.rmtree(leftover)
     for folder in sorted(root.glob(pattern), reverse=True):
         try:
-            check_manifest(folder, kind)
+            of = check_manifest(folder, kind)["facts"].get(OF, "")
         except DataError as error:
             problem: str | None = f"{error.where}: {error.what}"
         else:
-            problem = wanted(folder)
+            problem = wanted(folder) if of == _home(root) else f"it is of {of or 'other work'}"
         if problem is None:
             return folder
         tell(f"the resume point {folder.name} is not used ({problem}); going back to an older one")

@@ -21,7 +21,7 @@ from pipeline.artifacts import (
     write_manifest,
 )
 from pipeline.artifacts.places import BASE
-from pipeline.artifacts.seals import drop_oldest, newest_whole
+from pipeline.artifacts.seals import drop_oldest, newest_whole, write_resume_point
 from pipeline.artifacts.tables import BASE_LOG, write_table
 from pipeline.config import Params, PretrainedBase, TinyBase
 from pipeline.dependencies.provenance import PROVENANCE, begin
@@ -115,7 +115,7 @@ def _build_tiny(
                 save_file(state, aside / "model.safetensors")
                 save_optimizer(model, optimizer, aside / "optimizer.safetensors")
                 atomic_write_json(aside / "log.json", {"log": log, "tokens": tokens})
-            write_manifest(aside, "base-steps", {"step": step + 1})
+            write_resume_point(aside, "base-steps", {"step": step + 1})
             aside.rename(scratch / f"step-{step + 1:06d}")
             drop_oldest(scratch, "step-*", keep=2)
     with guard_disk(out):

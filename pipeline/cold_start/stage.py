@@ -40,7 +40,7 @@ from pipeline.artifacts import (
 )
 from pipeline.artifacts.optimizer import load_optimizer, save_optimizer
 from pipeline.artifacts.places import BASE, DATA, POLICIES
-from pipeline.artifacts.seals import Tell, drop_oldest, newest_whole
+from pipeline.artifacts.seals import Tell, drop_oldest, newest_whole, write_resume_point
 from pipeline.artifacts.tables import BASE_LOG, PROBLEMS, TRACES, read_table, write_table
 from pipeline.build.device import prepare_compute
 from pipeline.config import ColdStart, Params
@@ -68,10 +68,10 @@ def cold_start(params: Params, name: str, observer: Observer) -> None:
             remedy="name one of " + (", ".join(known) or "none: add the section first"),
         )
     spec, began = params.cold_start[name], time.monotonic()
-    check_manifest(BASE)
-    data = check_manifest(DATA, "data")["files"]
     inputs = [BASE, DATA / "problems.parquet", DATA / "traces.parquet"]
     made = begin(f"cold_start@{name}", params, inputs)
+    check_manifest(BASE)
+    data = check_manifest(DATA, "data")["files"]
     scratch = Scratch(f"cold_start@{name}", inputs_hash(made.lock, []))
     scratch.discard_others()
     rows = easy_rows(spec, DATA, f"cold_start.{name}.sources")
@@ -211,6 +211,6 @@ class _Rounds:
                 "seconds": self.seconds_before + time.monotonic() - self._began,
             }
             atomic_write_json(aside / "log.json", facts)
-        write_manifest(aside, KIND, {"round": len(self.log)})
+        write_resume_point(aside, KIND, {"round": len(self.log)})
         aside.rename(self.scratch / f"round-{len(self.log):06d}")
         drop_oldest(self.scratch, POINTS, keep=2)

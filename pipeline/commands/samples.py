@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from pipeline.commands.values import count, number
@@ -54,7 +55,10 @@ def _command(options: argparse.Namespace) -> int:
     from pipeline.system.project import find_root
 
     os.chdir(find_root())
-    params = as_made(load_params()).params
+    made = as_made(load_params())
+    params = made.params
+    for line in made.differs:
+        print(f"note: {line}", file=sys.stderr)
     if options.page:
         print(f"page  {write_page(params).absolute()}")
         return 0

@@ -14,6 +14,7 @@ from pipeline.artifacts import check_manifest, read_json
 from pipeline.artifacts.places import EVALUATIONS, POLICIES, TIMINGS
 from pipeline.artifacts.tables import GENERATIONS, ROUNDS, read_frame
 from pipeline.compare.cells import Cell
+from pipeline.dependencies.belongs import foreign
 from pipeline.dependencies.lock import differences
 from pipeline.dependencies.provenance import PROVENANCE, stage_parameters
 
@@ -89,6 +90,13 @@ def read_result(cell: Cell, folder: Path) -> Result:
         DataError: a table is damaged, or the experiment was made with other values.
     """
     _check_made(cell, folder)
+    records = {stage: read_json(folder / _recorded(stage)) for stage in _stages(cell)}
+    for other in foreign(records, folder):
+        raise DataError(
+            f"the experiment holds something of another run: {other.said}",
+            where=f"{cell.name}: {other.stage}",
+            remedy=f"`dvc exp remove {cell.name}`, then the same command runs it again",
+        )
     scores: dict[tuple[str, str], Scores] = {}
     problems: dict[tuple[str, str], str] = {}
     protocols: dict[str, dict[str, Any]] = {}

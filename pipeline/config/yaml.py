@@ -3,6 +3,7 @@ a sentence why it does not."""
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from hapo_core.errors import ConfigError
+from pipeline.artifacts import read_text
 
 BAD_YAML = (YAMLError, ValueError, RecursionError)
 """What reading YAML can raise: no YAML; a date or a number that there is not, or text that is no
@@ -70,11 +72,11 @@ def read_yaml_file(path: Path) -> Any:
         ConfigError: as there, or the file cannot be read.
     """
     try:
-        if path.exists() and not path.is_file():  # /dev/zero never ends, a pipe may never begin
-            raise ConfigError("is no plain file", where=str(path))
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        plain = error.errno != errno.ENXIO
+        what = f"cannot be read: {error.strerror}" if plain else "is no plain file"
+        raise ConfigError(what, where=str(path)) from error
     except UnicodeDecodeError as error:
         raise bad_yaml(error, str(path)) from error
     return read_yaml(text, str(path))

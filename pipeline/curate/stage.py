@@ -338,11 +338,11 @@ def curate(
         HapoError: a source cannot be read, or a row breaks its source's contract.
     """
     began = time.monotonic()
+    made = begin(STAGE, params)
     if tokenizer is None:
         from pipeline.models import load_tokenizer
 
         tokenizer = load_tokenizer(params)
-    made = begin(STAGE, params)
     scratch = Scratch(STAGE, inputs_hash(made.lock, []))
     scratch.discard_others()
     out = scratch.path / "data"

@@ -10,6 +10,7 @@ from typing import Any
 
 from hapo_core.errors import ConfigError
 from pipeline.config import Params, parse_params
+from pipeline.dependencies.belongs import foreign
 from pipeline.dependencies.lock import GRAPH, READS, Lock, differences, read_lock
 from pipeline.dependencies.provenance import read_provenance
 
@@ -22,7 +23,8 @@ _LABELS = ("profile", "loggers")
 @dataclass(frozen=True)
 class AsMade:
     """`params`: what the results were made with. `recorded`: whether any stage says so.
-    `differs`: sentences about params.yaml as it is now, and about stages of two settings."""
+    `differs`: sentences about params.yaml as it is now, about stages of two settings, and about
+    records and artifacts of another run."""
 
     params: Params
     recorded: bool
@@ -40,11 +42,15 @@ def as_made(now: Params, root: Path = Path()) -> AsMade:
     today = {"cold_start": {}} | now.model_dump(mode="json")
     if not made:
         return AsMade(now, False, ())
+    others = list(foreign(made, root))
+    for stage in {one.stage for one in others if one.record}:
+        del made[stage]  # what another run was made with
     dump = copy.deepcopy(today) | copy.deepcopy(graph or {})
     stages = [s for kind in _WEAKEST_FIRST for s in _stages(kind, made, dump)]
     for stage in stages:
         _lay_over(dump, stage, made[stage].get("parameters", {}))
-    lines = list(_two_settings([s for s in stages if s.startswith("train@")], made))
+    lines = [one.said for one in others]
+    lines += _two_settings(stages, made)
     try:
         params = parse_params(dump, where="artifacts/provenance")
     except ConfigError as error:
@@ -55,7 +61,7 @@ def as_made(now: Params, root: Path = Path()) -> AsMade:
     if changed:
         what = "; ".join(changed)
         lines.append(f"params.yaml differs now from what this was made with (made -> now): {what}.")
-    return AsMade(params, True, tuple(lines))
+    return AsMade(params, bool(made), tuple(lines))
 
 
 def _stages(kind: str, made: Mapping[str, Lock], dump: Mapping[str, Any]) -> list[str]:
@@ -89,19 +95,18 @@ def _ordered(recorded: Any, today: Any) -> Any:
 
 
 def _two_settings(stages: list[str], made: Mapping[str, Lock]) -> Iterator[str]:
-    """Segments of one run that were made with different values."""
+    """Stages of one run that were made with different values of what both read."""
     if not stages:
         return
     last = stages[-1]
     for stage in stages[:-1]:
-        pair = [
-            {
-                "parameters": {
-                    k: v for k, v in made[s]["parameters"].items() if k not in ("segment", "target")
-                }
-            }
-            for s in (stage, last)
-        ]
-        changed = differences(*pair)
+        both = [made[s].get("parameters", {}) for s in (stage, last)]
+        shared = both[0].keys() & both[1].keys()
+        if stage.partition("@")[0] == last.partition("@")[0]:
+            shared = both[0].keys() | both[1].keys()
+        shared -= {"segment", "target"}
+        changed = differences(
+            *({"parameters": {k: v for k, v in one.items() if k in shared}} for one in both)
+        )
         if changed:
             yield f"{stage} was made with other values than {last}: {'; '.join(changed)}."

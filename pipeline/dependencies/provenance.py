@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from hapo_core.errors import DataError, HapoError
-from pipeline.artifacts import MANIFEST, atomic_write_json, read_json, sha256_file
-from pipeline.artifacts.places import ARTIFACTS
+from pipeline.artifacts import MANIFEST, atomic_write_json, identity, read_json, sha256_file
+from pipeline.artifacts.places import ARTIFACTS, output_of
 from pipeline.config import PARAMS, Params, load_params, was_read
 from pipeline.dependencies import kept
 from pipeline.dependencies.closure import stamp_of
@@ -51,6 +51,9 @@ RECORDED = (
 )
 Tell = Callable[[str], None]
 CODE = ("modules", "user_code", "files")
+SHOWN = 5
+OF = "of"
+"""Key of a record: the identity of the artifact that it is about."""
 
 
 @dataclass
@@ -72,6 +75,8 @@ class MadeWith:
     from_file: bool
     locked: str | None = None
     _stamps: dict[str, object] = field(default_factory=dict)
+    _data: dict[str, object] = field(default_factory=dict)
+    """Stamps of all files of the inputs and sources, from before they were read."""
 
     def unchanged(self, tell: Tell = lambda text: None) -> None:
         """Compare the code with the start; call it before unfinished work is kept for a rerun.
@@ -109,8 +114,18 @@ class MadeWith:
         changed = _changes(self.lock, self._now)
         if self.locked is not None and _text(place_of(self.stage.partition("@")[0])) != self.locked:
             changed.append(f"{place_of(self.stage.partition('@')[0])} was replaced")
+        changed = changed or self._written()
         if changed:
             raise self._refusal(changed)
+
+    def _written(self) -> list[str]:
+        """Files of the inputs and sources that were written meanwhile, though what is hashed of
+        them is the same: weights behind an old manifest, or a file that was edited, read and put
+        back. Nobody can tell what the stage has read."""
+        now = _stamps_of(map(Path, self.lock["files"])) | _stamps_of(self.inputs)
+        names = sorted(n for n in now.keys() | self._data.keys() if now.get(n) != self._data.get(n))
+        more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
+        return [f"{name} was written, or moved and put back" for name in names[:SHOWN]] + more
 
     def _now(self) -> Lock:
         params = load_params() if self.from_file else self.params
@@ -133,12 +148,17 @@ class MadeWith:
         return {str(p): stamp_of(p) if p.is_file() else None for p in paths}
 
     def write(self, root: Path = PROVENANCE) -> None:
-        """Write `artifacts/provenance/STAGE.json`."""
-        atomic_write_json(root / f"{self.stage}.json", self.lock | {"stage": self.stage})
+        """Write `artifacts/provenance/STAGE.json`, with the identity of the artifact beside it."""
+        output = output_of(self.stage)
+        folder = None if output is None else root.parents[1] / output
+        known = folder is not None and (folder / MANIFEST).is_file()
+        of = {OF: identity(folder)} if known and folder is not None else {}
+        atomic_write_json(root / f"{self.stage}.json", self.lock | {"stage": self.stage} | of)
 
 
 def begin(stage: str, params: Params, inputs: Iterable[Path] = ()) -> MadeWith:
-    """Take what a stage is made with; refuse where its lock says something else.
+    """Take what a stage is made with; refuse where its lock says something else. Call it before
+    the first of the inputs and sources is read or compared with its manifest.
 
     Args:
         inputs: artifacts that it reads, folders (by their manifest) or files.
@@ -150,8 +170,10 @@ def begin(stage: str, params: Params, inputs: Iterable[Path] = ()) -> MadeWith:
     kind = stage.partition("@")[0]
     from_file = was_read(params) or (PARAMS.is_file() and load_params() == params)
     paths = tuple(inputs)
+    data = _stamps_of(paths)
     taken = _taken(stage, params, paths)
-    found = MadeWith(stage, taken, paths, params, from_file)
+    data |= _stamps_of(map(Path, taken["files"]))
+    found = MadeWith(stage, taken, paths, params, from_file, _data=data)
     if not from_file:
         found._stamps = found._stamped()
         return found
@@ -197,6 +219,19 @@ def _changes(
 
 def _code(lock: Lock) -> Lock:
     return {part: lock[part] for part in CODE}
+
+
+def _stamps_of(paths: Iterable[Path]) -> dict[str, object]:
+    """Of each file, of all files and folders below each folder, and of the artifact's folders
+    around a file: to move one away changes nothing of what is in it."""
+    found: dict[str, object] = {}
+    for path in paths:
+        above = list(path.parents)
+        whole = next((n for n, f in enumerate(above) if (f / MANIFEST).is_file()), -1)
+        for one in (path, *(path.rglob("*") if path.is_dir() else above[: whole + 1])):
+            if one.exists():
+                found[str(one)] = stamp_of(one)
+    return found
 
 
 def _text(path: Path) -> str | None:
@@ -248,6 +283,8 @@ def _engine(kind: str, params: Params) -> dict[str, str]:
 
 def _identity(path: Path) -> str:
     file = path / MANIFEST if path.is_dir() else path
+    if path.is_dir() and file.is_file():
+        return identity(path)
     if not file.is_file():
         raise DataError(
             "an input of the stage is missing",

@@ -30,13 +30,13 @@ class Evaluation:
         self.params, self.target, self.observer = params, target, observer
         self.policy = params.targets[target].policy
         folder = POLICIES / self.policy
-        check_manifest(folder)
-        check_manifest(DATA, "data")
+        Scratch.settle(f"evaluate@{target}")  # takes names from the inputs' files: first
         benchmarks = [DATA / "benchmarks" / f"{n}.parquet" for n in params.evaluate.benchmarks]
         self.made = begin(f"evaluate@{target}", params, [*benchmarks, folder])
+        check_manifest(folder)
+        check_manifest(DATA, "data")
         self.scratch = Scratch(f"evaluate@{target}", inputs_hash(self.made.lock, []))
         self.scratch.discard_others()
-        Scratch.settle(f"evaluate@{target}")
         device, dtype = prepare_compute(params.compute)
         model, tokenizer = load_policy(policy_model(folder), dtype, params.compute.attention)
         model.to(device)  # type: ignore[arg-type]

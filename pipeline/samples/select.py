@@ -112,7 +112,7 @@ def of_round(
     groups = path.parents[1] / "groups" / path.name
     said = _groups(groups) if groups.is_file() else {}
     for row in read_frame(path, ROLLOUTS).to_dict("records"):
-        problem = problems[str(row["prompt_id"])]
+        problem = _problem(problems, str(row["prompt_id"]), path)
         note = ""
         if row["injected"]:
             note = "the teacher's trace, in the place of the rollout marked as replaced"
@@ -138,6 +138,19 @@ def of_round(
             note=note,
             group=said.get(str(row["prompt_id"]), ""),
         )
+
+
+def _problem(
+    problems: Mapping[str, Mapping[str, Any]], name: str, table: Path
+) -> Mapping[str, Any]:
+    if name not in problems:
+        raise DataError(
+            f"it holds responses to a problem that the data here do not have ({name}): it was "
+            "made from other data, or copied here from another run",
+            where=str(table),
+            remedy="`dvc checkout` restores what was made here; `hapo status` says what changed",
+        )
+    return problems[name]
 
 
 def _groups(path: Path) -> dict[str, str]:
@@ -175,7 +188,7 @@ def of_evaluation(root: Path, target: str, benchmark: str) -> Iterator[Sample]:
     frame = read_frame(folder / f"{benchmark}.parquet", GENERATIONS)
     problems = by_id(read_frame(root / DATA / "benchmarks" / f"{benchmark}.parquet", BENCHMARK))
     for row in frame.to_dict("records"):
-        problem = problems[str(row["problem_id"])]
+        problem = _problem(problems, str(row["problem_id"]), folder / f"{benchmark}.parquet")
         yield Sample(
             where=f"{target} {benchmark}",
             round=None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -119,18 +120,29 @@ class Unrepeated:
 
 
 class Tensorboard:
-    """Event files below FOLDER/RUN, written anew when a segment continues."""
+    """Event files below FOLDER/RUN, written anew when a segment continues.
+
+    Written in this thread: the package's own writer has another one behind a queue of ten, which a
+    full disk ends, and the next round then waits for ever.
+    """
 
     def __init__(self, settings: TensorboardLog, run: str) -> None:
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
 
         folder = Path(settings.folder) / run
         shutil.rmtree(folder, ignore_errors=True)
-        self._writer = SummaryWriter(str(folder))
+        folder.mkdir(parents=True)
+        self._event: Any = Event
+        self._scalar: Any = scalar
+        self._writer: Any = EventsWriter(str(folder / "events"))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            summary = self._scalar(name, value)
+            event = self._event(wall_time=time.time(), step=step, summary=summary)
+            self._writer.write_event(event)
         self._writer.flush()
 
     def close(self) -> None:

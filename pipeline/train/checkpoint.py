@@ -27,10 +27,9 @@ from pipeline.artifacts import (
     guard_disk,
     read_json,
     require_space,
-    write_manifest,
 )
 from pipeline.artifacts.optimizer import moments, save_optimizer
-from pipeline.artifacts.seals import broken, newest_whole, write_seal
+from pipeline.artifacts.seals import broken, newest_whole, write_resume_point, write_seal
 from pipeline.artifacts.tables import POSTERIORS, read_table, write_table
 from pipeline.artifacts.tensors import read_shards, stored_names, write_shards
 
@@ -184,7 +183,7 @@ def write_state(
             else:
                 write_parts(aside, model, tokenizer, optimizer, state, rounds_done, waiting, ranks)
             if ranks.first:
-                write_manifest(aside, KIND, {"rounds": rounds_done})
+                write_resume_point(aside, KIND, {"rounds": rounds_done})
                 aside.rename(folder)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)  # what it took is not what is missing

@@ -76,18 +76,18 @@ class Segment:
     def __init__(self, params: Params, name: str, observer: Observer, ranks: Ranks = ALONE) -> None:
         spec = params.segments[name]
         self.params, self.name, self.observer, self.ranks = params, name, observer, ranks
-        self.first_round = params.rounds_before(name)
-        self.rounds, self.spec = spec.rounds, spec
+        self.first_round, self.rounds, self.spec = params.rounds_before(name), spec.rounds, spec
         previous = POLICIES / spec.prev
-        self.before = same_run(params, previous, spec.prev)
+        if ranks.first:
+            Scratch.settle(f"train@{name}")  # takes names from the inputs' files: first
         self.made = begin(f"train@{name}", params, [*inputs_of(params), previous])
+        self.before = same_run(params, previous, spec.prev)
         key = {**self.made.lock, "parameters": dict(self.made.lock["parameters"])}
         # Another number of processes goes on where this one stopped.
         key["parameters"]["compute"] = {**key["parameters"]["compute"], "processes": 1, "shard": 0}
         self.scratch = Scratch(f"train@{name}", inputs_hash(key, []))
         if ranks.first:
             self.scratch.discard_others()
-            Scratch.settle(f"train@{name}")
         self.out = self.scratch.path / "out"
         self.states = self.scratch.path / "states"
         self.parts: dict[str, float] = {}

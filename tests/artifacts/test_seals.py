@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pipeline.artifacts import write_manifest
-from pipeline.artifacts.seals import broken, drop_oldest, newest_whole, sealed_part, write_seal
+from pipeline.artifacts.seals import (
+    broken,
+    drop_oldest,
+    newest_whole,
+    sealed_part,
+    write_resume_point,
+    write_seal,
+)
 from pipeline.artifacts.tables import BASE_LOG
 
 ROWS = [{"step": 0, "loss": 1.0, "learning_rate": 0.1}]
@@ -40,7 +48,9 @@ def test_a_seal_of_other_files_is_no_seal(tmp_path: Path) -> None:
         assert (problem is None) == (len(sealed) == 2)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"file": 3}', '{"file": {"bytes": "x"}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"file": 3}', '{"of": "seal", "files": {"file": {"bytes": "x"}}}']
+)
 def test_a_damaged_seal_is_no_seal(tmp_path: Path, text: str) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "seal").write_text(text)
@@ -88,6 +98,34 @@ def test_a_damaged_newest_resume_point_costs_rounds(tmp_path: Path) -> None:
     assert "round-00002 is not used" in said[0] and not newer.exists()
     (older / "manifest.json").write_text(json.dumps({"kind": "kind", "files": {"weights": {}}}))
     assert newest_whole(tmp_path, "round-*", "kind", said.append, lambda _: None) is None
+
+
+def test_the_work_of_another_run_is_not_taken_up(tmp_path: Path) -> None:
+    """Another seed's, copied with its seals, each whole in itself; or of another place."""
+    mine, other = (tmp_path / ".hapo/scratch" / f"train@1-{x * 16}" for x in "ab")
+    table, seal = other / "rounds" / "1.parquet", other / "rounds" / "1.seal.json"
+    table.parent.mkdir(parents=True)
+    table.write_text("a round")
+    write_seal(seal, [table], other)
+    folder = other / "states" / "round-00001"
+    folder.mkdir(parents=True)
+    (folder / "weights").write_text("of round 1")
+    write_resume_point(folder, "kind", {"rounds": 1})
+    shutil.copytree(other, mine)
+    assert broken(seal, other, [table]) is None
+    problem = broken(mine / "rounds/1.seal.json", mine, [mine / "rounds/1.parquet"])
+    assert f"was written for train@1-{'b' * 16}/rounds" in str(problem)
+    said: list[str] = []
+    for root, found in ((other, folder), (mine, None)):
+        states = root / "states"
+        assert newest_whole(states, "round-*", "kind", said.append, lambda _: None) == found
+    assert len(said) == 1 and f"it is of train@1-{'b' * 16}" in said[0]
+
+    for name in ("first", "second"):  # two benchmarks of one evaluation, their parts swapped
+        sealed_part(other / name / "0.parquet", BASE_LOG, lambda: ROWS, said.append)
+    for end in ("parquet", "seal.json"):
+        shutil.copy(other / f"first/0.{end}", other / f"second/0.{end}")
+    assert not sealed_part(other / "second/0.parquet", BASE_LOG, lambda: ROWS, said.append)[1]
 
 
 def test_what_else_is_wanted_of_a_resume_point(tmp_path: Path) -> None:

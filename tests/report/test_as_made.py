@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from report_run import SMALL, make_run
 from ruamel.yaml import YAML
 
 from pipeline import cli
-from pipeline.artifacts import atomic_write_text, read_json
+from pipeline.artifacts import atomic_write_text, identity, read_json
 from pipeline.compare.cells import Cell
 from pipeline.compare.collect import _check_made
 from pipeline.compare.two_runs import find_side, tables
@@ -129,3 +130,55 @@ def test_what_is_recorded_reads_back(path: Path, tmp_path: Path) -> None:
     params = load_params(path)
     assert parse_params(params.model_dump(mode="json")) == params
     assert as_made(params, tmp_path).params is params  # nothing is recorded
+
+
+def two_seeds(tmp_path: Path) -> tuple[Path, Path]:
+    mine, other = (recorded_run(tmp_path / name, seed=n) for name, n in (("a", 7), ("b", 8)))
+    assert as_made(load_params(mine / "params.yaml"), mine).differs == ()
+    return mine, other
+
+
+def said_of(root: Path) -> str:
+    return "\n".join(as_made(load_params(root / "params.yaml"), root).differs)
+
+
+def test_a_record_of_another_run(tmp_path: Path) -> None:
+    """It is named, and its values are not taken for this run's."""
+    mine, other = two_seeds(tmp_path)
+    for stage in ("train@1", "train@2", "evaluate@final"):
+        name = PROVENANCE / f"{stage}.json"
+        (mine / name).write_bytes((other / name).read_bytes())
+    made = as_made(load_params(mine / "params.yaml"), mine)
+    assert made.params.seed == 7
+    for stage in ("train@1", "train@2", "evaluate@final"):
+        assert f"what is recorded of {stage} is of another artifact" in said_of(mine)
+    write_report(Observer("report"), mine)
+    assert "of another artifact" in (mine / "reports/report.md").read_text()
+
+
+def test_an_evaluation_of_another_seed(tmp_path: Path) -> None:
+    """Copied alone, and with its record."""
+    mine, other = two_seeds(tmp_path)
+    name = Path("artifacts/evaluation/final")
+    shutil.rmtree(mine / name)
+    shutil.copytree(other / name, mine / name)
+    assert "evaluate@final is of another artifact than artifacts/evaluation/final" in said_of(mine)
+    record = PROVENANCE / "evaluate@final.json"
+    (mine / record).write_bytes((other / record).read_bytes())
+    said = said_of(mine)
+    assert "evaluate@final was made with other values than train@2: seed: 8 -> 7" in said
+
+
+def test_made_from_something_else(tmp_path: Path) -> None:
+    mine, _ = two_seeds(tmp_path)
+    name, data = mine / PROVENANCE / "train@1.json", mine / "artifacts/data"
+    listed, entry = next(iter(read_json(data / "manifest.json")["files"].items()))
+    inputs = {
+        f"artifacts/data/{listed}": entry["sha256"],
+        "artifacts/policy/base": identity(mine / "artifacts/policy/base"),
+        "artifacts/not/here": "0" * 64,
+    }
+    for what, said in ((None, ""), (listed, f"another artifacts/data/{listed} than")):
+        wrong = {f"artifacts/data/{what}": "0" * 64} if what else {}
+        name.write_text(json.dumps({**read_json(name), "inputs": {**inputs, **wrong}}))
+        assert said in said_of(mine) and bool(said_of(mine)) == bool(what)

@@ -225,3 +225,10 @@ def test_one_policy_under_another() -> None:
     assert [(s.prompt_id, s.where) for s in found] == [
         ("a", ours[0].where), ("b", ours[1].where), ("b", "base")
     ]  # fmt: skip
+
+
+def test_a_table_of_another_run_is_named(run: Path) -> None:
+    """Its problems are not those of the data here."""
+    path = rollout_files(settings(), run)[1]
+    with pytest.raises(DataError, match="copied here from another run"):
+        next(of_round(path, {}, 1))

@@ -53,6 +53,41 @@ def test_tensorboard_has_each_round_once(tmp_path: Path) -> None:
     assert tensorboard_points(tmp_path / "train@1-abc") == expected
 
 
+FULL = """
+import resource, signal, sys, time
+from pipeline.config import Loggers, TensorboardLog
+from pipeline.show import loggers
+
+loggers.scalars = lambda row: dict.fromkeys(map(str, range(34)), 0.5)
+real, later = time.time, [0.0]
+time.time = lambda: real() + later[0]  # rounds of minutes
+curves = loggers.Curves(Loggers(tensorboard=TensorboardLog(folder=sys.argv[1])), "train@1-abc")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+for number in range(1, 5):
+    time.sleep(0.2)
+    later[0] += 200
+    curves.add({"round": number})
+curves.close()
+print("done")
+"""
+
+
+@pytest.mark.skipif(missing("tensorboardX"), reason="tensorboardX is not installed")
+def test_a_full_disk_under_the_curves_is_a_warning(tmp_path: Path) -> None:
+    """The package's own thread ended there, and the next round waited for it for ever: its values
+    are more than the ten that the queue between them holds."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": f"{REPO}/tests/support:{REPO}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.endswith("done\n"), done.stderr
+    assert done.stderr.count("it gets no more rounds") == 1
+
+
 @pytest.mark.skipif(missing("mlflow"), reason="mlflow (extra) is not installed")
 def test_mlflow_has_each_round_once(tmp_path: Path) -> None:
     settings = MlflowLog(folder=str(tmp_path))
