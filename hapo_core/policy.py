@@ -6,8 +6,10 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoModelForCausalLM,
@@ -19,7 +21,7 @@ from transformers import (
 
 from hapo_core.distributed import is_sharded, unsharded_state
 from hapo_core.errors import DataError
-from hapo_core.fit import refuse_vocabulary
+from hapo_core.fit import refuse_empty_tokenizer, refuse_vocabulary
 from hapo_core.logits import (
     HeadPath,
     head_path,
@@ -30,11 +32,17 @@ from hapo_core.logits import (
 )
 from hapo_core.logprob_head import ChunkedLogProbs
 from hapo_core.lora import base_of, load_adapters, settle_description
-from hapo_core.model_folder import check_model_folder
+from hapo_core.model_folder import check_model_folder, end_ids
 from hapo_core.umask import umask
 
 HEAD_CHUNK_ELEMENTS = 32 * 1024 * 1024
 """Most logits held at once by the log-prob head (float32: 128 MiB)."""
+
+
+_FAULTS = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError),
+    *(ImportError, SafetensorError),
+)
 
 
 def load_policy(
@@ -54,18 +62,20 @@ def load_policy(
         return model, tokenizer
     check_model_folder(path)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
+            output_loading_info=True,
             dtype=dtype,
             attn_implementation=attn_implementation,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            generation_config=_ids_alone(path),
         )
         tokenizer = AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except _FAULTS as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise DataError(
@@ -74,10 +84,32 @@ def load_policy(
             remedy="point to a complete Hugging Face folder",
             topic="policy:folder",
         ) from error
+    model, found = loaded
+    if found["missing_keys"]:
+        names = sorted(found["missing_keys"])
+        raise DataError(
+            f"none of the files holds {names[0]}, which the model needs ({len(names)} missing)",
+            where=str(path),
+            remedy="point to a complete Hugging Face folder",
+            topic="policy:folder",
+        )
+    refuse_empty_tokenizer(tokenizer, path)
     refuse_vocabulary(model, tokenizer)
     model.requires_grad_(True)
     _settle_generation(model)
     return model, tokenizer
+
+
+def _ids_alone(path: Path) -> GenerationConfig | None:
+    """The end tokens of a generation_config.json that transformers refuses to load (eight answers
+    where it thinks that one is asked for); None where it loads it."""
+    try:
+        GenerationConfig.from_pretrained(path, local_files_only=True)
+    except (ValueError, TypeError, AttributeError):
+        return GenerationConfig(eos_token_id=list(end_ids(path)) or None)
+    except OSError:  # there is none
+        return None
+    return None
 
 
 def _settle_generation(model: PreTrainedModel) -> None:
@@ -90,7 +122,10 @@ def _settle_generation(model: PreTrainedModel) -> None:
     given = config.to_diff_dict()
     mode = {"do_sample": given["do_sample"]} if "do_sample" in given else {}
     kept = {k: v for k, v in given.items() if _savable(GenerationConfig(**{**mode, k: v}))}
-    model.generation_config = GenerationConfig(**kept)
+    settled = GenerationConfig(**kept)
+    if not _savable(settled):  # settings that contradict each other only together
+        settled = GenerationConfig(eos_token_id=config.eos_token_id)
+    model.generation_config = settled
 
 
 def _savable(config: GenerationConfig) -> bool:
