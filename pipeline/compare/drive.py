@@ -122,11 +122,13 @@ def _submit(queue: Queue, raw: Plain, cells: Sequence[Cell], jobs: int) -> None:
         queue.add(cell.name, overrides(raw, cell.raw), stages, files)
     if wanted:
         # Cells share the starting policy: one worker makes it, the others then find it cached.
-        _staff(queue, state, jobs if len(wanted) < len(cells) else 1)
+        staff(queue, state, jobs if len(wanted) < len(cells) else 1)
 
 
-def _staff(queue: Queue, state: State, jobs: int) -> None:
-    if jobs > state.workers:
+def staff(queue: Queue, state: State, jobs: int) -> None:
+    """DVC starts those that do not answer once more, under the same name: it is asked when all that
+    are alive answer."""
+    if jobs > state.workers == state.answering:
         queue.start(jobs)
 
 
@@ -153,7 +155,7 @@ def _wait(queue: Queue, cells: Sequence[Cell], jobs: int) -> list[str]:
                     if len(ended) != len(finished):
                         print(f"finished {len(ended)}/{len(mine)}", flush=True)
                     return sorted(mine - ended)
-                _staff(queue, state, min(jobs, len(going)) if finished else 1)
+                staff(queue, state, min(jobs, len(going)) if finished else 1)
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         print(

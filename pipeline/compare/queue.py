@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +21,12 @@ _STATES = ("Queued", "Running", "Failed", "Success", "Preparing")
 
 @dataclass(frozen=True)
 class State:
-    """`tasks`: state by experiment name; `workers`: how many are alive."""
+    """`tasks`: state by experiment name; `workers`: how many are alive; `answering`: how many of
+    them told DVC so, which waits a second for an answer that a busy machine gives late."""
 
     tasks: dict[str, str]
     workers: int
+    answering: int
 
     def named(self, state: str) -> list[str]:
         """The experiments in a state."""
@@ -56,7 +59,18 @@ class Queue:
             if len(words) >= 3 and words[-1] in _STATES:
                 tasks[words[1]] = words[-1]
         workers = _WORKERS.search(text)
-        return State(tasks, sum(map(int, workers.groups())) if workers else 0)
+        answering = sum(map(int, workers.groups())) if workers else 0
+        return State(tasks, max(answering, len(self._alive())), answering)
+
+    def _alive(self) -> set[str]:
+        """Names of the workers of this project that are processes of this machine."""
+        found = set()
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it ended, or it is another user's
+                words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                if "queue-worker" in words and (process / "cwd").resolve() == self.root.resolve():
+                    found.add(words[words.index("queue-worker") + 1])
+        return found
 
     def add(
         self,

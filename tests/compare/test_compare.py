@@ -30,6 +30,7 @@ from pipeline.compare.cells import (
     plan,
     read_plain,
 )
+from pipeline.compare.drive import staff
 from pipeline.compare.page import Comparison, notes, write_page
 from pipeline.compare.queue import Queue
 from pipeline.compare.summary import rows_of
@@ -372,3 +373,28 @@ def test_workers_that_cannot_start_are_said_instead_of_waited_for(
     monkeypatch.setenv("PATH", "/bin-of-nobody")
     with pytest.raises(HapoError, match="no program `dvc`"):
         Queue(tmp_path).start(1)
+
+
+def test_a_worker_that_answers_late_is_not_started_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC waits a second for its answer: on a busy machine it started another of the same name, and
+    both worked at the same cells; a comparison beside it gave up the cell that ran."""
+    said = iter(["0 active, 0 idle", "1 active, 0 idle"])
+    started: list[int] = []
+    monkeypatch.setattr(Queue, "_dvc", lambda *_: f"Worker status: {next(said)}")
+    monkeypatch.setattr(Queue, "start", lambda _, workers: started.append(workers))
+    queue = Queue(tmp_path)
+    sleeps = [sys.executable, "-c", "import time; time.sleep(60)", "exp", "queue-worker", "one"]
+    with subprocess.Popen(sleeps, cwd=tmp_path) as worker:
+        try:
+            eventually(lambda: queue._alive() == {"one"})
+            late = queue.state()
+            assert (late.workers, late.answering) == (1, 0)
+            for jobs in (1, 2):
+                staff(queue, late, jobs)
+            assert started == []
+            staff(queue, queue.state(), 2)
+            assert started == [2]
+        finally:
+            worker.kill()
