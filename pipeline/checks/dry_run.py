@@ -54,8 +54,11 @@ def dry_run(
         f"prompts x {params.rollout.group_size} responses"
     )
     plan = stages_to_run(targets, params)
-    size = estimates.policy_size(params)
-    found = [*_data(params, plan), *_base(params, plan), *_compute(params, size)]
+    try:
+        size, unfit = estimates.policy_size(params), []
+    except HapoError as error:
+        size, unfit = None, [problem("base", error)]
+    found = [*_data(params, plan), *_base(params, plan), *unfit, *_compute(params, size)]
     found += [*_texts(params, size), *_engines(params), *_disk(params, size, plan)]
     for f in found:
         print(f"{f.kind:8}{f.subject}: {f.text}")

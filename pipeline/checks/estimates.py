@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hapo_core.errors import DataError
 from pipeline.artifacts.places import BASE, expanded
 from pipeline.artifacts.timings import MEASURED
 from pipeline.checks.memory import BYTES, Blocks
@@ -29,7 +30,11 @@ class Size:
 
 
 def policy_size(params: Params) -> Size | None:
-    """From the model's shape, without loading weights; None where the shape is not here yet."""
+    """From the model's shape, without loading weights; None where the shape is not here yet.
+
+    Raises:
+        DataError: it is no causal language model.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -54,7 +59,14 @@ def policy_size(params: Params) -> Size | None:
                 )
             except (OSError, ValueError):
                 return None
-            model = AutoModelForCausalLM.from_config(config)
+            try:
+                model = AutoModelForCausalLM.from_config(config)
+            except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+                raise DataError(
+                    f"no model can be made of its config.json: {str(error).splitlines()[0]:.160}",
+                    where=place,
+                    remedy="base takes a causal language model of transformers",
+                ) from error
     kinds = set(model._no_split_modules or ())
     blocks = [m for m in model.modules() if type(m).__name__ in kinds]
     inside = sum(p.numel() for block in blocks for p in block.parameters())

@@ -114,7 +114,7 @@ def find_model(name: str) -> Model:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from hapo_core.fit import positions, refuse_empty_tokenizer
+    from hapo_core.fit import key_width, number, positions, refuse_empty_tokenizer
 
     folder = model_folder(name)
     if folder is not None:
@@ -129,7 +129,7 @@ def find_model(name: str) -> Model:
         _refuse_other_kinds(config, path)
         with torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise DataError(
             f"the model cannot be read: {short(str(error), 240)}",
             where=str(path),
@@ -137,9 +137,8 @@ def find_model(name: str) -> Model:
         ) from error
     refuse_empty_tokenizer(tokenizer, path)
     count = sum(p.numel() for p in model.parameters())
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    cache = 2 * 4 * config.num_hidden_layers * heads * width
+    layers = number(config.get_text_config(), "num_hidden_layers") or 0
+    cache = 2 * 4 * layers * (key_width(config) or 0)
     return Model(base, path, tokenizer, count, cache, positions(config))
 
 
