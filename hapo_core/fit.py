@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hapo_core.errors import DataError
+from hapo_core.errors import ConfigError, DataError
 from hapo_core.turns import turn_end
 
 
@@ -117,6 +117,16 @@ def refuse_length(model: PreTrainedModel, longest: int, where: str) -> None:
             remedy="lower the budget of the response or the length of prompts; where the model "
             "is known to take more, say so in its max_position_embeddings",
             topic="fit:positions",
+        )
+
+
+def refuse_checkpointing(model: PreTrainedModel) -> None:
+    """Raises ConfigError where the family cannot compute its activations again (CTRL, JetMoe)."""
+    if not model.supports_gradient_checkpointing:
+        raise ConfigError(
+            f"{type(model).__name__} cannot compute its activations again",
+            where="update.gradient_checkpointing",
+            remedy="false; lower update.micro_batch_tokens where memory is short",
         )
 
 

@@ -34,11 +34,12 @@ def policy_size(params: Params) -> Size | None:
 
     Raises:
         DataError: it is no causal language model.
+        ConfigError: it cannot compute its activations again, and is asked to.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from hapo_core.fit import positions, token_rows
+    from hapo_core.fit import positions, refuse_checkpointing, token_rows
 
     with torch.device("meta"):
         if isinstance(params.base, TinyBase):
@@ -67,6 +68,8 @@ def policy_size(params: Params) -> Size | None:
                     where=place,
                     remedy="base takes a causal language model of transformers",
                 ) from error
+    if params.update.gradient_checkpointing:
+        refuse_checkpointing(model)
     kinds = set(model._no_split_modules or ())
     blocks = [m for m in model.modules() if type(m).__name__ in kinds]
     inside = sum(p.numel() for block in blocks for p in block.parameters())

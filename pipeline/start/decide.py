@@ -32,7 +32,8 @@ _SMALL = 20_000_000
 
 @dataclass(frozen=True)
 class Model:
-    """The starting policy: `parameters`, bytes of key and value a token in float32, context."""
+    """The starting policy: `parameters`, bytes of key and value a token in float32, context, and
+    whether it can compute its activations again."""
 
     base: dict[str, object]
     path: Path
@@ -40,6 +41,7 @@ class Model:
     parameters: int
     cache_bytes: int
     context: int | None
+    recomputes: bool = True
 
     @property
     def small(self) -> bool:
@@ -139,7 +141,8 @@ def find_model(name: str) -> Model:
     count = sum(p.numel() for p in model.parameters())
     layers = number(config.get_text_config(), "num_hidden_layers") or 0
     cache = 2 * 4 * layers * (key_width(config) or 0)
-    return Model(base, path, tokenizer, count, cache, positions(config))
+    recomputes = bool(model.supports_gradient_checkpointing)
+    return Model(base, path, tokenizer, count, cache, positions(config), recomputes)
 
 
 def _refuse_other_kinds(config: Any, path: Path) -> None:
@@ -214,7 +217,7 @@ def decide(found: Fit, model: Model, machine: Machine, taught: bool = True) -> N
     return Numbers(
         suffix, sizes[-1], answers[-1] if answers else 0, kept, max_prompt, max_tokens, group,
         per_round, rows, max(micro, max_prompt + max_tokens), rate, lora,
-        machine.device != "cpu" and model.parameters > 5e8, fixed + rows * row,
+        machine.device != "cpu" and model.parameters > 5e8 and model.recomputes, fixed + rows * row,
     )  # fmt: skip
 
 

@@ -9,11 +9,11 @@ from curate_support import byte_tokenizer
 from tiny_families import tiny_config, tiny_family
 from transformers import CONFIG_MAPPING, T5Config
 
-from hapo_core.errors import DataError
+from hapo_core.errors import ConfigError, DataError
 from hapo_core.fit import key_width, number
 from pipeline.checks import estimates
 from pipeline.checks.memory import Blocks
-from pipeline.config import load_params
+from pipeline.config import Params, load_params
 from pipeline.start.decide import find_model
 
 
@@ -46,6 +46,19 @@ def test_the_dry_run_names_a_model_that_is_no_causal_lm(
     monkeypatch.chdir(tmp_path)
     params = load_params(Path(__file__).parents[2] / "params.yaml")
     base = {"kind": "pretrained", "path": str(tmp_path / "m")}
-    params = type(params).model_validate({**params.model_dump(), "base": base})
+    params = Params.model_validate({**params.model_dump(), "base": base})
     with pytest.raises(DataError, match="no model can be made of its"):
         estimates.policy_size(params)
+
+
+def test_a_family_that_cannot_compute_activations_again_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_config("ctrl").save_pretrained(tmp_path / "m")
+    monkeypatch.chdir(tmp_path)
+    raw = load_params(Path(__file__).parents[2] / "params.yaml").model_dump()
+    raw["base"] = {"kind": "pretrained", "path": str(tmp_path / "m")}
+    assert estimates.policy_size(Params.model_validate(raw)) is not None
+    raw["update"]["gradient_checkpointing"] = True
+    with pytest.raises(ConfigError, match="CTRLLMHeadModel cannot compute its activations again"):
+        estimates.policy_size(Params.model_validate(raw))
