@@ -1,8 +1,8 @@
 """The confidence gate: evidence x statistic x threshold (METHOD 4; HAPO's own gate is one of them).
 
 A gate reads one group, gives the confidence c that the policy can solve the prompt, and opens
-iff c < gamma_t. Counts are integers and c is computed in float64, so the boundary (N = 8, S = 7,
-gamma = .8: c = .8, closed) is exact.
+iff c < gamma_t. The boundary (N = 8, S = 7, gamma = .8: c = .8, closed) is that of the numbers that
+were configured: what differs by rounding alone is equal.
 """
 
 from __future__ import annotations
@@ -12,10 +12,24 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 
+import numpy as np
+import numpy.typing as npt
+
 from hapo_core.alarm import AlarmState
 from hapo_core.errors import ConfigError
 from hapo_core.rng import Purpose, generator, uniforms
 from hapo_core.surprise import too_surprising
+
+_ROUNDING = 1e-12
+"""Share of gamma by which c must lie below it. Both are sums and products of decimals and counts:
+where they are equal, float64 tells them apart by 1e-15 or less (.8 x .75 is above .6); where they
+are not, they differ by 1 / (the product of two denominators), more than 1e-9 for any such gate."""
+
+
+def opens(confidence: npt.ArrayLike, gamma: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """c < gamma, strictly, and by more than rounding explains; of numbers or arrays."""
+    c, g = np.asarray(confidence, dtype=np.float64), np.asarray(gamma, dtype=np.float64)
+    return np.asarray(g - c > _ROUNDING * g)
 
 
 class Evidence(StrEnum):
@@ -180,8 +194,8 @@ class Reading:
 
     @property
     def open(self) -> bool:
-        """c < gamma, strictly."""
-        return self.confidence < self.gamma
+        """c < gamma (`opens`)."""
+        return bool(opens(self.confidence, self.gamma))
 
 
 @dataclass
@@ -312,9 +326,9 @@ def check_reachable(spec: GateSpec, group_size: int) -> None:
     threshold = spec.threshold
     gamma = threshold.gamma if isinstance(threshold, ConstantThreshold) else threshold.start
     low, high = reachable_range(spec, group_size)
-    if low < gamma <= high:
+    never = not opens(low, gamma)
+    if not never and not opens(high, gamma):
         return
-    never = gamma <= low
     raise ConfigError(
         f"gamma {gamma:g} is {'at or below' if never else 'above'} the reachable range "
         f"({low:.4g}, {high:.4g}] of the confidence with groups of {group_size}: the gate would "

@@ -16,6 +16,40 @@ _MERGE = (
 )
 
 
+_GENERATION = "generation_config.json"
+
+
+def end_ids(path: Path) -> tuple[int, ...]:
+    """The ids at which the model's generation ends, by the folder's generation_config.json.
+
+    Raises:
+        DataError: the file is no JSON object, or names something else than ids.
+    """
+    file = path / _GENERATION
+    if not file.is_file():
+        return ()
+    try:
+        raw = parse_json(file.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise _bad_generation(file, f"it is no JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise _bad_generation(file, f"it is a JSON {type(raw).__name__}, not an object")
+    given = raw.get("eos_token_id")
+    ids = given if isinstance(given, list) else [] if given is None else [given]
+    if any(not isinstance(i, int) or isinstance(i, bool) for i in ids):
+        raise _bad_generation(file, f"eos_token_id is {given!r:.60}, no id and no list of ids")
+    return tuple(ids)
+
+
+def _bad_generation(file: Path, what: str) -> DataError:
+    return DataError(
+        f"how generation ends cannot be read: {what}",
+        where=str(file),
+        remedy="mend the file; of it the ids of end tokens count here, and nothing else",
+        topic="policy:folder",
+    )
+
+
 def check_model_folder(path: Path) -> None:
     """Check that a folder holds a whole safetensors model before any of it is loaded.
 
@@ -36,6 +70,7 @@ def check_model_folder(path: Path) -> None:
             remedy=remedy,
             topic=topic,
         )
+    end_ids(path)
     index = path / "model.safetensors.index.json"
     if index.is_file():
         try:

@@ -30,7 +30,7 @@ from hapo_core.logits import (
 )
 from hapo_core.logprob_head import ChunkedLogProbs
 from hapo_core.lora import base_of, load_adapters, settle_description
-from hapo_core.model_folder import check_model_folder
+from hapo_core.model_folder import check_model_folder, end_ids
 from hapo_core.umask import umask
 
 HEAD_CHUNK_ELEMENTS = 32 * 1024 * 1024
@@ -61,6 +61,7 @@ def load_policy(
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            generation_config=_ids_alone(path),
         )
         tokenizer = AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=False
@@ -80,6 +81,18 @@ def load_policy(
     return model, tokenizer
 
 
+def _ids_alone(path: Path) -> GenerationConfig | None:
+    """The end tokens of a generation_config.json that transformers refuses to load (eight answers
+    where it thinks that one is asked for); None where it loads it."""
+    try:
+        GenerationConfig.from_pretrained(path, local_files_only=True)
+    except (ValueError, TypeError, AttributeError):
+        return GenerationConfig(eos_token_id=list(end_ids(path)) or None)
+    except OSError:  # there is none
+        return None
+    return None
+
+
 def _settle_generation(model: PreTrainedModel) -> None:
     """Drop the settings of generation that transformers loads and then refuses to save, such as
     Vicuna's temperature beside `do_sample: false`. It ignores them in generation, and so do we;
@@ -90,7 +103,10 @@ def _settle_generation(model: PreTrainedModel) -> None:
     given = config.to_diff_dict()
     mode = {"do_sample": given["do_sample"]} if "do_sample" in given else {}
     kept = {k: v for k, v in given.items() if _savable(GenerationConfig(**{**mode, k: v}))}
-    model.generation_config = GenerationConfig(**kept)
+    settled = GenerationConfig(**kept)
+    if not _savable(settled):  # settings that contradict each other only together
+        settled = GenerationConfig(eos_token_id=config.eos_token_id)
+    model.generation_config = settled
 
 
 def _savable(config: GenerationConfig) -> bool:

@@ -22,6 +22,7 @@ from hapo_core.gate import Evidence, Gate, GateState, Posterior
 from hapo_core.injection import injected_rewards, worst_rollout
 from hapo_core.loss import batch_loss
 from hapo_core.objective import RowKind, TrainRow
+from hapo_core.turns import turn_end
 from hapo_trl.config import HAPOConfig
 
 STATE = "hapo_gate.json"
@@ -185,7 +186,9 @@ class HAPOTrainer(GRPOTrainer):
             return None
         tokenizer = self.processing_class
         ids = tokenizer(text=text, add_special_tokens=False)["input_ids"]
-        whole = (*ids, tokenizer.eos_token_id)
+        # A chat ends as the template ends turns (Gemma's not with EOS), if TRL stops there.
+        turn = None if isinstance(row["prompt"], str) else turn_end(tokenizer)
+        whole = (*ids, turn if turn in self.eos_token_ids else tokenizer.eos_token_id)
         return whole if len(whole) <= self.max_completion_length else None
 
     def _with_traces(

@@ -25,6 +25,7 @@ from hapo_core.gate import (
     RuleSpec,
     Statistic,
     evidence_weight,
+    opens,
 )
 from hapo_core.theory.population import Population, beta_binomial, binomial, fit_population
 
@@ -50,9 +51,8 @@ def open_probability(
     """P(c < gamma and S < N | S), times 1 - holdout, broadcast over all arguments; for a
     `RuleSpec` P(S <= cutoff | S), times the same.
 
-    0 or 1 for `mean` and `quantile`; for `thompson` the Beta distribution function at gamma. The
-    mean is one float64 division of counts, as in the gate: N = 8, S = 7, gamma = .8 gives c = .8
-    and 0.
+    0 or 1 for `mean` and `quantile`; for `thompson` the Beta distribution function at gamma. A tie
+    is closed, as in the gate: N = 8, S = 7, gamma = .8 gives c = .8 and 0.
 
     Args:
         successes, known: S and N (rollouts with a known reward).
@@ -69,12 +69,12 @@ def open_probability(
     b = np.asarray(prior_b, dtype=np.float64) + weight * n - weight * s
     match gate.statistic:
         case Statistic.MEAN:
-            opens = (a / (a + b) < g).astype(np.float64)
+            chance = opens(a / (a + b), g).astype(np.float64)
         case Statistic.THOMPSON:
-            opens = np.asarray(beta_distribution.cdf(g, a, b), dtype=np.float64)
+            chance = np.asarray(beta_distribution.cdf(g, a, b), dtype=np.float64)
         case Statistic.QUANTILE:
-            opens = (beta_distribution.ppf(gate.quantile, a, b) < g).astype(np.float64)
-    return np.where(s < n, opens * (1.0 - gate.holdout), 0.0)
+            chance = opens(beta_distribution.ppf(gate.quantile, a, b), g).astype(np.float64)
+    return np.where(s < n, chance * (1.0 - gate.holdout), 0.0)
 
 
 def successes_that_open(n: int, gate: GateSpec) -> IntArray:
@@ -113,13 +113,13 @@ def injectable_range(n: int, gate: GateSpec = PAPER_GATE) -> tuple[float, float]
 def never_open(gamma: float, n: int, gate: GateSpec = PAPER_GATE) -> bool:
     """No group can be injected: the update is GRPO's."""
     lowest, _ = injectable_range(n, gate)
-    return gamma <= lowest
+    return not opens(lowest, gamma)
 
 
 def always_open(gamma: float, n: int, gate: GateSpec = PAPER_GATE) -> bool:
     """Every group with S < N is injected: the update is LUFFY-by-replacement's."""
     _, highest = injectable_range(n, gate)
-    return gamma >= 1 if gate.statistic is Statistic.THOMPSON else gamma > highest
+    return gamma >= 1 if gate.statistic is Statistic.THOMPSON else bool(opens(highest, gamma))
 
 
 def injection_probability(
@@ -132,8 +132,8 @@ def injection_probability(
     """
     rates = np.asarray(mu, dtype=np.float64)
     s = successes_that_open(n, gate)
-    opens = open_probability(s, n, gamma, gate)
-    return np.asarray(binomial(s, n, rates[..., None]) @ opens, dtype=np.float64)
+    chance = open_probability(s, n, gamma, gate)
+    return np.asarray(binomial(s, n, rates[..., None]) @ chance, dtype=np.float64)
 
 
 # --- prompt evidence over visits ----------------------------------------------------------------
@@ -154,9 +154,9 @@ def visit_injection_probability(
     s = np.arange(n)
     w = evidence_weight(n, gate.correlation)
     held = (gate.prior_a + w * t, gate.prior_b + w * before - w * t)
-    opens = open_probability(s, n, gamma, gate, held)
+    chance = open_probability(s, n, gamma, gate, held)
     weight = binomial(t, before, mu) * binomial(s, n, mu)
-    return float((weight * opens).sum())
+    return float((weight * chance).sum())
 
 
 def visit_bound(mu: float, n: int, gamma: float, visit: int, gate: GateSpec = PAPER_GATE) -> float:
@@ -193,8 +193,8 @@ def residual_injection_probability(
     """P(inject) of a prompt from `population` under group evidence: what a gate still spends on a
     policy, e.g. the final one. Exactly 0 iff the gate never opens."""
     s = successes_that_open(n, gate)
-    opens = open_probability(s, n, gamma, gate)
-    return float((beta_binomial(s, n, population.alpha, population.beta) * opens).sum())
+    chance = open_probability(s, n, gamma, gate)
+    return float((beta_binomial(s, n, population.alpha, population.beta) * chance).sum())
 
 
 # --- rounds: predicted against measured ---------------------------------------------------------
@@ -250,8 +250,8 @@ def predicted_injection_rate(
     alpha = population.alpha + np.maximum(a - gate.prior_a, 0.0)
     beta = population.beta + np.maximum(b - gate.prior_b, 0.0)
     weight = beta_binomial(s, n, alpha, beta)
-    opens = open_probability(s, n, g, gate, (a, b))
-    p = np.clip((weight * opens).sum(axis=0), 0.0, 1.0)
+    chance = open_probability(s, n, g, gate, (a, b))
+    p = np.clip((weight * chance).sum(axis=0), 0.0, 1.0)
     low, high = _count_range(p, level)
     return Prediction(float(p.mean()), low / n.size, high / n.size, int(n.size))
 
@@ -325,10 +325,10 @@ def check_rounds(
     checks = []
     usable = columns.usable
     drawn = replace(gate, holdout=0.0)  # which open gates were left shut is known: no chance of it
-    opens = open_probability(
+    chance = open_probability(
         columns.successes, columns.known, columns.gamma, drawn, columns.evidence
     )
-    opens = np.where(columns.decision.astype(str) == Decision.HELD_OUT.value, 0.0, opens)
+    chance = np.where(columns.decision.astype(str) == Decision.HELD_OUT.value, 0.0, chance)
     injected = columns.decision.astype(str) == Decision.INJECTED.value
     for r in np.unique(columns.round):
         here = (columns.round == r) & usable
@@ -341,7 +341,7 @@ def check_rounds(
                 round=int(r),
                 groups=int(here.sum()),
                 predicted=predicted,
-                implied=float(opens[here].mean()),
+                implied=float(chance[here].mean()),
                 measured=float(injected[here].mean()),
             )
         )

@@ -28,6 +28,7 @@ from hapo_core.gate import (
     Posterior,
     ScheduledThreshold,
     Statistic,
+    opens,
 )
 from hapo_core.theory.injection_probability import (
     PAPER_GATE,
@@ -99,8 +100,7 @@ def residual(
     alpha = population.alpha + np.maximum(a - gate.prior_a, 0.0)
     beta = population.beta + np.maximum(b - gate.prior_b, 0.0)
     s = successes_that_open(n, gate)[:, None]
-    opens = open_probability(s, n, gamma, gate, (a, b))
-    weight = beta_binomial(s, n, alpha, beta) * opens
+    weight = beta_binomial(s, n, alpha, beta) * open_probability(s, n, gamma, gate, (a, b))
     bands = []
     for low, high in pairwise(edges):
         share = float((betainc(alpha, beta, high) - betainc(alpha, beta, low)).mean())
@@ -195,21 +195,22 @@ def outlook(spec: GateSpec, n: int, gamma: float) -> Outlook:
     rest = Outlook(Future.FADES if fading else Future.CANNOT, floor)
     match threshold:
         case ConstantThreshold():
-            return Outlook(Future.CLOSED, floor) if threshold.gamma <= floor else rest
+            return Outlook(Future.CLOSED, floor) if not opens(floor, threshold.gamma) else rest
         case ScheduledThreshold():
-            if threshold.end > floor:
+            if opens(floor, threshold.end):
                 return rest
             last_open = max(
-                (t for t in range(threshold.horizon + 1) if threshold.at(t) > floor), default=-1
+                (t for t in range(threshold.horizon + 1) if opens(floor, threshold.at(t))),
+                default=-1,
             )
             # gamma <= floor now may still rise again under a schedule that goes up.
-            left = gamma <= floor and threshold.start >= threshold.end
+            left = not opens(floor, gamma) and threshold.start >= threshold.end
             return Outlook(Future.CLOSED if left else Future.WILL_CLOSE, floor, last_open + 2)
         case AdaptiveThreshold():
             if floor == 0.0:
                 return rest
             competence = max(0.0, 1.0 - (floor / threshold.start) ** (1.0 / threshold.kappa))
-            future = Future.CLOSED if gamma <= floor else Future.MAY_CLOSE
+            future = Future.CLOSED if not opens(floor, gamma) else Future.MAY_CLOSE
             return Outlook(future, floor, None, competence)
 
 

@@ -6,9 +6,8 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
 from hapo_core.errors import ConfigError
+from hapo_core.turns import TEMPLATE_ERRORS
 
 if TYPE_CHECKING:  # transformers takes two seconds to import
     from transformers import PreTrainedTokenizerBase
@@ -25,6 +24,13 @@ _PROBE = "A train leaves at 9:15 and needs 2 hours and 48 minutes. When does it 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> str:
     """The source of its chat template; empty where it has none."""
     template = getattr(tokenizer, "chat_template", None)
+    if isinstance(template, dict) and "default" not in template:
+        raise ConfigError(
+            f"the tokenizer has {len(template)} chat templates ({', '.join(sorted(template))}), "
+            "and none is the default",
+            where=str(getattr(tokenizer, "name_or_path", "") or "the tokenizer"),
+            remedy="name one of them `default` in its files",
+        )
     return str(tokenizer.get_chat_template()) if template else ""
 
 
@@ -92,7 +98,7 @@ def _renderings(tokenizer: PreTrainedTokenizerBase) -> set[str]:
             text = tokenizer.apply_chat_template(
                 asked, add_generation_prompt=True, tokenize=False, **clock
             )
-        except (TemplateError, TypeError, ValueError):
+        except TEMPLATE_ERRORS:
             return set()
         found.add(str(text))
     return found

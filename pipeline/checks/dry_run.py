@@ -304,6 +304,8 @@ def _texts(params: Params, size: estimates.Size | None) -> Iterator[Finding]:
     said = f"the template writes them; responses end with {end}"
     if maker.end != tokenizer.eos_token_id:
         said += f", as its turns do (the tokenizer names {tokenizer.eos_token})"
+    if maker.opening:
+        said += f"; traces begin with {maker.opening!r}, as its turns do"
     yield Finding("ok", "prompts", said)
 
 

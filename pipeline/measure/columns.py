@@ -145,7 +145,7 @@ def samples(located: LocatedRow, number: int, columns: Columns) -> Iterator[Samp
         cuts = _beside(_cell(row, columns.truncated), len(responses), "truncated")
         gold = _gold(_cell(row, columns.gold), columns.gold or "gold")
         key = key_text(_cell(row, columns.id))
-        problem = _cell(row, columns.problem)
+        problem = _asked(_cell(row, columns.problem))
         if columns.id is not None and key is None:
             raise RowFault(f"the row has no id in column {columns.id!r}")
         for name, value in (("gold", gold), ("id", key)):
@@ -155,7 +155,7 @@ def samples(located: LocatedRow, number: int, columns: Columns) -> Iterator[Samp
             yield Sample(
                 row=number,
                 problem_id=key,
-                problem=problem if isinstance(problem, str) else "",
+                problem=problem,
                 gold=gold,
                 response=response,
                 truncated=_cut(cut),
@@ -166,6 +166,15 @@ def samples(located: LocatedRow, number: int, columns: Columns) -> Iterator[Samp
         raise DataError(
             str(fault), where=where, remedy="mend the row, or name another column (see --help)"
         ) from fault
+
+
+def _asked(value: object) -> str:
+    """The text of a problem; of a chat what was said in it, without the system's part."""
+    if isinstance(value, str):
+        return value
+    said = [m for m in value if isinstance(m, Mapping)] if is_list(value) else []
+    texts = [m.get("content") for m in said if m.get("role") != "system"]
+    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 def _has(row: Row, path: str) -> bool:

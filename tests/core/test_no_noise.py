@@ -1,10 +1,9 @@
-"""Numbers that were once silently wrong: dropout, ties of thresholds, entropy, teacher balance."""
+"""Numbers that were once silently wrong: dropout, entropy, teacher balance."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from fractions import Fraction
 
 import pytest
 import torch
@@ -22,7 +21,6 @@ from transformers import (
 )
 
 from hapo_core.errors import ConfigError, HapoError
-from hapo_core.gate import Gate, GateSpec, Reading, ScheduledThreshold, Shape
 from hapo_core.loss import batch_loss
 from hapo_core.modes import ready_to_train
 from hapo_core.objective import (
@@ -130,30 +128,6 @@ def test_a_failed_pass_leaves_the_mode_as_it_was():
     assert len(layer._forward_pre_hooks) == 1
 
 
-@pytest.mark.parametrize("n", [4, 8, 16])
-def test_scheduled_thresholds_are_exact_at_ties(n):
-    ties = 0
-    for horizon in (3, 5, 7, 10, 20):
-        for start, end in ((90, 40), (80, 20), (95, 5), (70, 30), (60, 10)):
-            threshold = ScheduledThreshold(Shape.LINEAR, start / 100, end / 100, horizon)
-            for t in range(horizon + 2):
-                w = 1 - min(Fraction(1), Fraction(t, horizon))
-                exact = Fraction(end, 100) + Fraction(start - end, 100) * w
-                for s in range(n + 1):
-                    c = Fraction(s + 1, n + 2)
-                    reading = Reading(1, 1, (s + 1) / (n + 2), threshold.at(t))
-                    assert reading.open is (c < exact)
-                    ties += c == exact
-    assert ties > 5
-
-
-def test_the_middle_and_the_thirds_of_curves_are_exact():
-    cosine = ScheduledThreshold(Shape.COSINE, 0.9, 0.1, 6)
-    assert [cosine.at(t) for t in (0, 2, 3, 4, 6, 9)] == [0.9, 0.7, 0.5, 0.3, 0.1, 0.1]
-    sigmoid = ScheduledThreshold(Shape.SIGMOID, 0.9, 0.1, 6)
-    assert [sigmoid.at(t) for t in (0, 3, 6)] == [0.9, 0.5, 0.1]
-
-
 def test_an_update_of_gpt2_draws_nothing():
     """GPT-2 has dropout .1: the weights after an update may not depend on torch's seed."""
     found = []
@@ -168,14 +142,6 @@ def test_an_update_of_gpt2_draws_nothing():
             updater.supervise(rows, Objective(), 8, 1e-2)
         found.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.equal(found[0], found[1])
-
-
-def test_a_closed_gate_stays_closed_where_the_schedule_ties():
-    """S = 5 of 8 gives c = .6; linear from .9 to .4 over 5 rounds gives gamma = .6 at t = 3."""
-    gate = Gate(GateSpec(ScheduledThreshold(Shape.LINEAR, 0.9, 0.4, 5)), seed=0)
-    assert gate.begin_round(3, None) == 0.6
-    assert not gate.observe("p", 5, 8, 3).open
-    assert gate.observe("q", 4, 8, 3).open
 
 
 # --- metrics ---

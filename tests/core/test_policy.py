@@ -41,6 +41,9 @@ def test_save_and_load_are_exact(folder):
         {"do_sample": False, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.1},
         {"num_beams": 1, "length_penalty": 2.0, "early_stopping": True},
         {"do_sample": True, "temperature": 0.6},
+        {"num_return_sequences": 8, "early_stopping": True},
+        {"cache_implementation": "static", "use_cache": False},
+        {"compile_config": {"mode": "default"}, "bos_token_id": 1},
     ],
 )
 def test_settings_of_generation_that_contradict_each_other_can_be_saved(folder, tmp_path, given):
@@ -89,7 +92,7 @@ def test_no_model_no_config_no_weights(folder, tmp_path):
     [
         ("config.json", "{not json"),
         ("config.json", "[1]"),
-        ("generation_config.json", "[1]"),
+        ("tokenizer_config.json", "[2]"),
         ("tokenizer_config.json", "[1]"),
     ],
 )

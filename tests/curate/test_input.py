@@ -81,6 +81,37 @@ def test_a_table_may_begin_with_empty_lines(tmp_path: Path, above: str) -> None:
     assert f"line {below - 2}" in str(caught.value.where)
 
 
+@pytest.mark.parametrize("start", ["\ufeff", "\ufeff\ufeff", "\ufeff\u200b", "\u200b"])
+def test_signs_that_nobody_sees_are_no_part_of_a_columns_name(tmp_path: Path, start: str) -> None:
+    """Two programs each put a mark before the header: the id column was lost in silence."""
+    path = tmp_path / "x.csv"
+    path.write_text(start + "id,\u200bproblem,answer\ufeff\na,one,1\n", encoding="utf-8")
+    (record,) = read(path)
+    assert (record.parts.key, record.parts.problem, record.parts.answer) == ("a", "one", "1")
+
+
+@pytest.mark.parametrize(("kind", "places"), [(pa.float16(), 2), (pa.float32(), 5)])
+def test_short_floats_have_the_digits_that_were_written(
+    tmp_path: Path, kind: pa.DataType, places: int
+) -> None:
+    written = [0.1, 2.5, 27.0, round(1 / 3, places), None]
+    cells = pa.array(written).cast(kind, safe=False)
+    lists = pa.array([[v] if v else [] for v in written]).cast(pa.list_(kind), safe=False)
+    for column in (cells, lists):
+        path = table(tmp_path / "x.parquet", problem=["p"] * 5, answer=column)
+        found = [record.parts.answer for record in read(path)]
+        assert found == ["0.1", "2.5", "27", str(written[3]), ""]
+
+
+def test_long_numbers_of_json_keep_their_digits(tmp_path: Path) -> None:
+    numbers = ["1234567890123456789.5", "0.12345678901234567891", "0.1000000000000000", "1e400"]
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(f'{{"problem": "p", "answer": {n}}}\n' for n in numbers[:3]))
+    assert [r.parts.answer for r in read(path)] == [*numbers[:2], "0.1"]
+    path.write_text(f'{{"problem": "p", "answer": {numbers[3]}}}\n')
+    assert "is no answer: float: inf" in fault(path)
+
+
 def test_a_line_above_the_header_is_what_the_remedy_speaks_of(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("My table\nproblem,answer\none,1\n")
     with pytest.raises(DataError, match="another number of fields") as caught:

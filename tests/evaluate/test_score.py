@@ -131,6 +131,17 @@ def test_no_average_over_missing_samples(here: Path, capsys: pytest.CaptureFixtu
     assert "no average" in capsys.readouterr().out
 
 
+def test_equal_chats_are_one_problem(here: Path) -> None:
+    """As TRL logs them: samples of one prompt, without an id, were a problem each."""
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "3+3?"}]
+    other = [{"role": "user", "content": "1+1?"}]
+    rows = [(asked, 6), (asked[1:], 5), (other, 2), (other, 2)]
+    written = [{"prompt": p, "answer": 6 if p[-1] is asked[-1] else 2, "completion": box(a)}
+               for p, a in rows]  # fmt: skip
+    found = score(write(here / "g.jsonl", *written), "--verifier", "exact")
+    assert (found["problems"], found["k"], found["avg"]) == (2, 2, 0.75)
+
+
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl.gz", "folder"])
 def test_formats(here: Path, kind: str) -> None:
     frame = pd.DataFrame(

@@ -177,6 +177,21 @@ def test_traces_that_are_missing_or_too_long_leave_the_group_on_policy(tmp_path:
         scored(trainer)
 
 
+def test_a_trace_ends_as_turns_do_where_trl_stops_there(tmp_path: Path) -> None:
+    """In a chat; and with the tokenizer's end token where TRL would go on behind the turn."""
+    trainer = build("hapo", tmp_path)
+    tokenizer = trainer.processing_class
+    turn = next(i for i in range(len(tokenizer)) if i != tokenizer.eos_token_id)
+    tokenizer.add_special_tokens({"additional_special_tokens": [tokenizer.decode([turn])]})
+    end = tokenizer.convert_ids_to_tokens(turn)
+    tokenizer.chat_template = f"{{% for m in messages %}}{{{{ m['content'] }}}}{end}{{% endfor %}}"
+    chat = {"prompt": [{"role": "user", "content": "1a+1=?"}], "trace": "a"}
+    assert trainer._trace(chat)[-1] == tokenizer.eos_token_id
+    trainer.eos_token_ids = [*trainer.eos_token_ids, turn]
+    assert trainer._trace(chat)[-1] == turn
+    assert trainer._trace({**chat, "prompt": "1a+1=?"})[-1] == tokenizer.eos_token_id
+
+
 def test_the_gate_comes_back_with_a_checkpoint(tmp_path: Path) -> None:
     settings = {"save_strategy": "steps", "save_steps": 2, "hapo_evidence": "prompt"}
     whole = build("hapo", tmp_path / "a", **settings)

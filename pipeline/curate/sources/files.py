@@ -9,9 +9,11 @@ import codecs
 import csv
 import gzip
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterator
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -35,6 +37,8 @@ _MOST_BYTES = 4 * MOST_IN_ROW
 """Of a row, before it is unfolded: a character has at most four."""
 _UNFOLDED_ROWS = 16
 """Rows of a parquet batch that are unfolded at a time."""
+_FLOAT_DIGITS = 15
+"""Decimal digits that every float has."""
 _DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -300,9 +304,18 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
+def _number(text: str) -> float | Decimal:
+    """As a float where that has all of the digits, else as a decimal: golds may be long."""
+    value = float(text)
+    if len(text) <= _FLOAT_DIGITS or not math.isfinite(value):
+        return value
+    exact = Decimal(text)
+    return value if Decimal(repr(value)) == exact else exact
+
+
 def _json_row(line: str, where: str) -> Row:
     try:
-        row = json.loads(line, object_pairs_hook=_object)
+        row = json.loads(line, object_pairs_hook=_object, parse_float=_number)
     except _Twice as twice:
         raise DataError(
             f"the line names {twice.name!r} twice",

@@ -9,12 +9,15 @@ from typing import TypeVar
 from hapo_core.errors import DataError
 
 T = TypeVar("T", bound=Hashable)
+_UNSEEN = "\ufeff\u200b \t"
+"""A byte order mark that a second program put before the first's, and other signs without width:
+the column would have a name that nobody can see, and be lost."""
 
 
 def first_names(rows: Iterable[list[str]]) -> list[str]:
     """The header: the first row that is not empty, as programs for tables export empty ones."""
     names = next((row for row in rows if any(cell.strip() for cell in row)), [])
-    return [name.strip() for name in names]
+    return [name.strip(_UNSEEN).strip() for name in names]
 
 
 def check_header(names: Sequence[str], where: str) -> None:

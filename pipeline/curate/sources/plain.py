@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
 
 from hapo_core.errors import DataError
@@ -45,6 +46,8 @@ def _cell(kind: pa.DataType) -> _Cell | None:
         return _cell(kind.value_type)
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return _text
+    if pa.types.is_float32(kind) or pa.types.is_float16(kind):
+        return _shortest(np.float32 if pa.types.is_float32(kind) else np.float16)
     if pa.types.is_map(kind):
         return _object(_cell(kind.key_type) or _same, _cell(kind.item_type) or _same)
     if pa.types.is_struct(kind):
@@ -57,6 +60,11 @@ def _cell(kind: pa.DataType) -> _Cell | None:
 
 def _same(value: object) -> object:
     return value
+
+
+def _shortest(kind: type[np.float32] | type[np.float16]) -> _Cell:
+    """Numbers as they were written: .1 in 32 bits is no .10000000149011612."""
+    return lambda value: float(str(kind(value))) if isinstance(value, float) else value
 
 
 def _text(value: object) -> object:
