@@ -20,6 +20,7 @@ from typing import IO
 
 from hapo_core.errors import ConfigError, HapoError
 from pipeline.artifacts import read_text
+from pipeline.system.dvc_state import writers
 
 RUN_LOCK = Path(".hapo/run.lock")
 COMPARE_LOCK = Path(".hapo/compare.lock")
@@ -27,6 +28,8 @@ LOCKS = "HAPO_LOCKS"
 """Environment variable: the folder of the devices' locks; one for all users where it is shared."""
 COMMON = Path("/tmp")
 """Of all shells of a user, whatever TMPDIR says: a batch job and a login use the same devices."""
+DVC_ENDS_SECONDS = 5.0
+"""How long a DVC may go on whose run was killed."""
 _LOOK_SECONDS = 0.3
 _TELL_SECONDS = 600.0
 
@@ -61,7 +64,35 @@ def run_lock(root: Path = Path(), patience: Patience | None = None) -> Iterator[
         WaitStopped: while waiting.
     """
     with _held(root / RUN_LOCK, "another run of this project is going on", root, patience):
+        _wait_for_dvc(root, patience)
         yield
+
+
+def _wait_for_dvc(root: Path, patience: Patience | None) -> None:
+    """A `dvc repro` by hand takes no lock of ours: what is written beside it (params.yaml, locks)
+    would cost it its stage. One of a killed run ends by itself, in a moment.
+
+    Raises:
+        HapoError: it goes on, and nobody waits for it.
+        WaitStopped: while waiting.
+    """
+    began, told = time.monotonic(), False
+    while busy := writers(root):
+        what = f"DVC works in this project: process {next(iter(busy.values()))}"
+        if patience is None and time.monotonic() - began > DVC_ENDS_SECONDS:
+            raise HapoError(
+                what,
+                where=str(root.resolve()),
+                remedy="wait for it (`hapo run --wait` does), or stop it with Ctrl-C there (its "
+                "finished work is kept)",
+            )
+        if patience is not None:
+            if not told:
+                patience.tell(f"{what}; this run waits for it")
+            told = True
+            if stopped := patience.stop_asked():
+                raise WaitStopped(f"{stopped} while it waited for DVC")
+        time.sleep(_LOOK_SECONDS)
 
 
 @contextmanager
