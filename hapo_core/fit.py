@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -44,6 +45,18 @@ def vocabulary_fault(tokenizer: PreTrainedTokenizerBase, rows: int) -> str | Non
         f"the tokenizer writes ids up to {max(beyond.values())}, the model knows {rows}: "
         f"{len(lost)} tokens have no row, such as {lost[0][1]!r} ({lost[0][0]})"
     )
+
+
+def refuse_empty_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Raises DataError where none of the files that hold a vocabulary is there: the model's type
+    still gives a tokenizer then, of a few control tokens."""
+    names = {str(name) for name in tokenizer.vocab_files_names.values()}
+    if names and not any((folder / name).is_file() for name in names):
+        raise DataError(
+            f"the model's folder holds no tokenizer ({' or '.join(sorted(names))})",
+            where=str(folder),
+            remedy="put the files of the model's own tokenizer beside its weights",
+        )
 
 
 def refuse_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -6,8 +6,10 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoModelForCausalLM,
@@ -19,7 +21,7 @@ from transformers import (
 
 from hapo_core.distributed import is_sharded, unsharded_state
 from hapo_core.errors import DataError
-from hapo_core.fit import refuse_vocabulary
+from hapo_core.fit import refuse_empty_tokenizer, refuse_vocabulary
 from hapo_core.logits import (
     HeadPath,
     head_path,
@@ -35,6 +37,12 @@ from hapo_core.umask import umask
 
 HEAD_CHUNK_ELEMENTS = 32 * 1024 * 1024
 """Most logits held at once by the log-prob head (float32: 128 MiB)."""
+
+
+_FAULTS = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError),
+    *(ImportError, SafetensorError),
+)
 
 
 def load_policy(
@@ -54,8 +62,9 @@ def load_policy(
         return model, tokenizer
     check_model_folder(path)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
+            output_loading_info=True,
             dtype=dtype,
             attn_implementation=attn_implementation,
             use_safetensors=True,
@@ -66,7 +75,7 @@ def load_policy(
         tokenizer = AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except _FAULTS as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise DataError(
@@ -75,6 +84,16 @@ def load_policy(
             remedy="point to a complete Hugging Face folder",
             topic="policy:folder",
         ) from error
+    model, found = loaded
+    if found["missing_keys"]:
+        names = sorted(found["missing_keys"])
+        raise DataError(
+            f"none of the files holds {names[0]}, which the model needs ({len(names)} missing)",
+            where=str(path),
+            remedy="point to a complete Hugging Face folder",
+            topic="policy:folder",
+        )
+    refuse_empty_tokenizer(tokenizer, path)
     refuse_vocabulary(model, tokenizer)
     model.requires_grad_(True)
     _settle_generation(model)

@@ -71,10 +71,16 @@ def load_tokenizer_of(path: Path) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
+    from hapo_core.fit import refuse_empty_tokenizer
+
     try:
-        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise DataError(f"the tokenizer cannot be loaded: {error}", where=str(path)) from error
+    refuse_empty_tokenizer(found, path)
+    return found
 
 
 def tokenizer_here(params: Params) -> PreTrainedTokenizerBase | None:

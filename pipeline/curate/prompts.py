@@ -56,7 +56,9 @@ class PromptMaker:
             raise ConfigError(
                 "the tokenizer has no chat template, so prompts cannot be built",
                 where=where,
-                remedy="start from an instruction-tuned model, or add a chat_template to it",
+                remedy="start from an instruction-tuned model, or write chat_template.jinja in "
+                "a copy of its folder, such as {% for m in messages %}{{ m['content'] + '\\n' }}"
+                "{% endfor %}",
             )
         end = turn_end(tokenizer) if chat else tokenizer.eos_token_id
         if end is None:

@@ -6,14 +6,23 @@ what cells look like and shows it; here a column without a telling name is asked
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 from hapo_core.errors import DataError
-from pipeline.curate.columns import columns_of, first_named, is_id, median_length
-from pipeline.curate.sources.adapters import ADAPTERS
+from pipeline.curate.columns import (
+    MARKS,
+    columns_of,
+    first_named,
+    holds_solutions,
+    is_id,
+    median_length,
+)
+from pipeline.curate.sources.adapters import ADAPTERS, Adapter
 from pipeline.curate.sources.files import data_files, file_rows
+from pipeline.curate.sources.marks import LAST_NUMBER
 from pipeline.curate.sources.record import Row, RowFault
 
 SAMPLE = 100
@@ -58,12 +67,33 @@ def guess_problems(rows: Sequence[Row], path: Path, traced: bool) -> dict[str, o
     adapter = _known(rows)
     if adapter is not None:
         return {"adapter": adapter}
+    trace = first_named(rows, "trace", (problem,)) if problem and not answer else None
+    mark = next((m for m in MARKS if trace and holds_solutions(rows, trace, m)), LAST_NUMBER)
+    if trace and mark != LAST_NUMBER:  # the answer is what the solutions mark, as in TRL's SFT sets
+        columns = {"problem": str(problem), "trace": trace}
+        return {"adapter": "generic", "columns": columns, **({"mark": mark} if mark else {})}
     missing = "the problem" if not problem else "the answer"
     raise _missing(
         missing, rows, path,
-        "--columns problem=COLUMN,answer=COLUMN (`hapo data peek FILE` shows more); or --adapter, "
-        "one of `hapo data adapters`",
+        "--columns problem=COLUMN,answer=COLUMN (`hapo data peek FILE` shows more), or "
+        "trace=COLUMN where only solutions mark the answer; or --adapter (`hapo data adapters`)"
+        + _headless(rows, path),
     )  # fmt: skip
+
+
+def _headless(rows: Sequence[Row], path: Path) -> str:
+    """A remedy for a table whose first line is a row already, and names no column."""
+    names = columns_of(rows)
+    if not path.name.lower().endswith((".csv", ".csv.gz")) or not any(map(_is_value, names)):
+        return ""
+    line = ",".join(["problem", "answer", *(f"other{n}" for n in range(len(names)))][: len(names)])
+    said = "where the first line is a row already, name the columns above it"
+    return f"; {said}: sed -i '1i {line}' {path}"
+
+
+def _is_value(name: str) -> bool:
+    """Whether a column's name is more likely a cell: a number, or a sentence."""
+    return bool(re.fullmatch(r"-?\d+(\.\d+)?", name.strip())) or "?" in name or len(name) > 60
 
 
 def _known(rows: Sequence[Row]) -> str | None:
@@ -72,16 +102,21 @@ def _known(rows: Sequence[Row]) -> str | None:
     for name, adapter in ADAPTERS.items():
         if not all(any(column in rows[0] for column in group) for group in adapter.columns):
             continue
-        good = 0
-        for row in rows:
-            try:
-                parts = adapter.read(row)
-            except RowFault:
-                continue
-            good += bool(parts.problem.strip() and parts.answer.strip())
-        if good >= ENOUGH * len(rows):
+        if reads(rows, adapter):
             fitting.append((len(adapter.columns), name))
     return max(fitting, key=lambda f: f[0])[1] if fitting else None
+
+
+def reads(rows: Sequence[Row], adapter: Adapter) -> bool:
+    """Whether an adapter finds problem and answer in nearly all rows."""
+    good = 0
+    for row in rows:
+        try:
+            parts = adapter.read(row)
+        except RowFault:
+            continue
+        good += bool(parts.problem.strip() and parts.answer.strip())
+    return good >= ENOUGH * len(rows)
 
 
 def guess_traces(rows: Sequence[Row], path: Path, by_id: bool) -> dict[str, str]:

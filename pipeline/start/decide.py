@@ -10,18 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from hapo_core.errors import ConfigError, DataError
-from hapo_core.model_folder import check_model_folder
+from hapo_core.model_folder import check_model_folder, gguf_remedy
 from hapo_core.rng import Purpose, uniforms
 from pipeline.artifacts.places import expanded
 from pipeline.config import PretrainedBase
 from pipeline.curate.prompts import PromptMaker
 from pipeline.models import fetch_model
+from pipeline.start.columns import short
 from pipeline.start.fit import Fit, spread
 from pipeline.start.refuse import Problem
 
 SUFFIX = "\nReason step by step and put the final answer in \\boxed{}."
 _MEASURED = 2000
 """Problems whose prompts and solutions are tokenised."""
+_FAR = 4
+"""Times the 95th percentile at which a solution is an odd one."""
 _SMALL = 20_000_000
 """Parameters below which a model counts as trained from nothing, not as a language model."""
 
@@ -82,6 +85,14 @@ def model_folder(name: str) -> Path | None:
     if folder.is_dir():
         check_model_folder(folder.resolve())
         return folder.resolve()
+    if folder.exists():
+        raise DataError(
+            "the model is a file, and a folder is wanted",
+            where=str(folder.absolute()),
+            remedy=f"--model {folder.parent}, if config.json and the tokenizer lie there too"
+            if folder.suffix != ".gguf"
+            else gguf_remedy(folder.parent, folder.name),
+        )
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return None
     raise DataError(
@@ -102,7 +113,7 @@ def find_model(name: str) -> Model:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from hapo_core.fit import positions
+    from hapo_core.fit import positions, refuse_empty_tokenizer
 
     folder = model_folder(name)
     if folder is not None:
@@ -110,22 +121,38 @@ def find_model(name: str) -> Model:
         path = folder
     else:
         base, path = {"kind": "pretrained", "hub": name}, fetch_model(name, None, "--model")
+        check_model_folder(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
         config: Any = AutoConfig.from_pretrained(path, local_files_only=True)
+        _refuse_other_kinds(config, path)
         with torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
-            f"the model cannot be read: {error}",
+            f"the model cannot be read: {short(str(error), 240)}",
             where=str(path),
             remedy="--model takes a causal language model of transformers with its tokenizer",
         ) from error
+    refuse_empty_tokenizer(tokenizer, path)
     count = sum(p.numel() for p in model.parameters())
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     cache = 2 * 4 * config.num_hidden_layers * heads * width
     return Model(base, path, tokenizer, count, cache, positions(config))
+
+
+def _refuse_other_kinds(config: Any, path: Path) -> None:
+    """Raises DataError where the weights are those of an encoder or a classifier: transformers
+    gives them a head of chance numbers."""
+    made_for = [str(name) for name in getattr(config, "architectures", None) or ()]
+    other = ("MaskedLM", "Classification", "QuestionAnswering", "PreTraining")
+    if made_for and all(name.endswith(other) for name in made_for):
+        raise DataError(
+            f"the model is no causal language model ({made_for[0]})",
+            where=str(path / "config.json"),
+            remedy="take one that writes text: config.json names an architecture ...ForCausalLM",
+        )
 
 
 def find_machine(model: Model) -> Machine:
@@ -148,8 +175,8 @@ def held_out(problems: Sequence[Problem], seed: int) -> list[Problem]:
     return [problems[i] for i in sorted(chosen)]
 
 
-def decide(found: Fit, model: Model, machine: Machine) -> Numbers:
-    """Choose the numbers.
+def decide(found: Fit, model: Model, machine: Machine, taught: bool = True) -> Numbers:
+    """Choose the numbers; `taught`: the method learns from solutions.
 
     Raises:
         HapoError: the tokenizer cannot write the prompts or solutions, or they do not fit into the
@@ -159,12 +186,15 @@ def decide(found: Fit, model: Model, machine: Machine) -> Numbers:
     suffix = _suffix(model, some)
     maker = PromptMaker(model.tokenizer, suffix)
     prompts = maker.prompts([p.text for p in some])
-    _check_tokens(maker, some, prompts)
-    traces = maker.responses([maker.response_text(p.traces[0]) for p in some if p.traces])
+    _check_tokens(maker, [(p.where, p.text) for p in some], prompts, "problems")
+    solved = [(p.lines[0], maker.response_text(p.traces[0])) for p in some if p.traces]
+    traces = maker.responses([text for _, text in solved])
+    if taught:
+        _check_tokens(maker, solved, traces, "solutions")
     sizes, answers = sorted(map(len, prompts)), sorted(map(len, traces))
     max_prompt = up(sizes[-1] if sizes[-1] <= 2 * _at(sizes, 0.99) else _at(sizes, 0.99))
     floor = 32 if model.small else 256
-    wanted = floor if not answers else max(floor, up(1.25 * _at(answers, 0.99)))
+    wanted = floor if not answers else max(floor, up(1.25 * _longest(answers)))
     room = (model.context or wanted + max_prompt) - max_prompt
     if room < min(wanted, 32) or (answers and room < _at(answers, 0.5)):
         _refuse_lengths(model, some, prompts, traces, max_prompt)
@@ -198,6 +228,13 @@ def _at(ordered: Sequence[int], share: float) -> int:
     return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else 0
 
 
+def _longest(ordered: Sequence[int]) -> int:
+    """The 99th percentile, or the 95th where a few are far longer than that: every response would
+    get their budget."""
+    most, usual = _at(ordered, 0.99), _at(ordered, 0.95)
+    return most if most <= _FAR * usual else usual
+
+
 def _suffix(model: Model, problems: Sequence[Problem]) -> str:
     """The instruction to box the answer: for a language model that the problems do not tell so
     themselves."""
@@ -207,22 +244,33 @@ def _suffix(model: Model, problems: Sequence[Problem]) -> str:
     return SUFFIX if not (model.small or told) and written.strip() == SUFFIX.strip() else ""
 
 
-def _check_tokens(maker: PromptMaker, problems: Sequence[Problem], prompts: Sequence[Any]) -> None:
-    """Curation drops what the tokenizer cannot write; where that is most of it, say so now."""
-    bad = []
-    for problem, ids in zip(problems, prompts, strict=True):
-        fault = maker.text_fault(problem.text)
-        lost = _lost(maker, problem.text, ids) if fault is None else []
+def _check_tokens(
+    maker: PromptMaker, texts: Sequence[tuple[str, str]], coded: Sequence[Any], what: str
+) -> None:
+    """Curation drops what the tokenizer cannot write; where that is most of it, say so now. What it
+    leaves out without a word is looked for in problems alone: without it they are others.
+
+    Args:
+        texts: (where it stands, the text).
+    """
+    bad, control = [], False
+    for (where, text), ids in zip(texts, coded, strict=True):
+        fault = maker.text_fault(text)
+        control = control or fault is not None
+        asked = fault is None and (what == "problems" or maker.has_unknown(ids))
+        lost = _lost(maker, text, ids) if asked else []
         if lost:
             fault = "characters that the tokenizer does not know: " + " ".join(map(repr, lost[:8]))
         if fault is not None:
-            bad.append(f"{problem.where}: {fault}")
-    if len(bad) > len(problems) / 2:
+            bad.append(f"{where}: {fault}")
+    if len(bad) > len(texts) / 2:
         raise DataError(
-            f"{len(bad)} of {len(problems)} problems cannot be written in the model's tokens"
+            f"{len(bad)} of {len(texts)} {what} cannot be written in the model's tokens"
             + "".join(f"\n  {line}" for line in bad[:3]),
             where="--model",
-            remedy="take a model whose tokenizer knows these characters",
+            remedy="take these tokens out of the texts: the chat template writes them"
+            if control
+            else "take these characters out of the texts, or a model whose tokenizer knows them",
         )
 
 
@@ -240,7 +288,7 @@ def _refuse_lengths(
 ) -> None:  # fmt: skip
     taught = [p for p in problems if p.traces]
     longest = sorted(zip(traces, taught, strict=True), key=lambda pair: -len(pair[0]))[:3]
-    lines = [f"{p.where}: a solution of {len(ids)} tokens" for ids, p in longest]
+    lines = [f"{p.lines[0]}: a solution of {len(ids)} tokens" for ids, p in longest]
     if not lines:
         ordered = sorted(zip(prompts, problems, strict=True), key=lambda pair: -len(pair[0]))[:3]
         lines = [f"{p.where}: a prompt of {len(ids)} tokens" for ids, p in ordered]

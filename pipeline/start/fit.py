@@ -22,19 +22,22 @@ from pipeline.curate.columns import first_named
 from pipeline.curate.rules.golds import gold_faults, too_long
 from pipeline.curate.sources.marks import BOX, HASHES, LAST_NUMBER, STATED, parse_mark
 from pipeline.curate.sources.record import Faulty
-from pipeline.curate.sources.table import open_table
+from pipeline.curate.sources.table import find_adapter, open_table
 from pipeline.curate.text import exact_key, normalise
 from pipeline.start.columns import first_rows, guess_problems, guess_traces, short
 from pipeline.start.refuse import (
     Problem,
     Same,
     listed,
+    none_right,
     refuse_empty_solutions,
+    refuse_few,
     refuse_lost,
     refuse_repeated,
     refuse_rows,
     refuse_two_golds,
     rows_of,
+    settled,
     two_golds,
 )
 
@@ -42,8 +45,6 @@ MOST = 20_000
 """Rows that are looked at, of problems and of solutions."""
 GRADED = 60
 """Problems whose gold and solutions are put to the verifier."""
-FEWEST = 20
-"""Problems that a run needs at the least: some are held out."""
 MARKS = (BOX, HASHES, STATED, LAST_NUMBER)
 _GOLDS = (
     "name the column of the final answers (--columns answer=COLUMN,...); answers that are words "
@@ -101,6 +102,8 @@ def fit(given: Given) -> Fit:
     source = _source(given)
     problems, notes = _problems(TableSource.model_validate(source), given)
     problems, joined_by = _join(problems, source, given)
+    problems, more = settled(problems, given.data)
+    notes += more
     if needs_traces(given.method) and not any(p.traces for p in problems):
         raise DataError(
             f"method {given.method} learns from solutions, and the problems have none",
@@ -111,12 +114,7 @@ def fit(given: Given) -> Fit:
     notes += _check_golds(problems, given)
     mark, right, graded, teacher = _mark(problems, given)
     if graded and teacher.taught == 0 and needs_traces(given.method):
-        raise DataError(
-            f"none of {graded} sampled solutions is right as it stands: {teacher.why}",
-            where=str(given.traces or given.data),
-            remedy="say how they mark their answer: --mark box, '####', last_number, or a "
-            "regular expression with one group: 'answer is (.+)'; or compare golds and solutions",
-        )
+        raise none_right(graded, teacher, given.traces or given.data)
     if mark != BOX:
         source["mark"] = mark
     if mark == LAST_NUMBER and given.mark is None:
@@ -134,6 +132,7 @@ def _source(given: Given) -> dict[str, object]:
         source |= {"adapter": "generic", "columns": dict(given.columns)}
     elif given.adapter:
         source["adapter"] = given.adapter
+        find_adapter("--adapter", TableSource.model_validate(source))
     else:
         source |= guess_problems(rows, given.data, given.traces is not None)
     if given.traces is None:
@@ -143,7 +142,12 @@ def _source(given: Given) -> dict[str, object]:
             f"the problems are read by the adapter {source['adapter']!r}, which brings its own "
             "solutions; a second file is joined to named columns only",
             where=str(given.traces),
-            remedy="leave --traces out, or name the columns: --columns problem=...,answer=...",
+            remedy="leave --traces out, or name the columns: --columns problem=...,answer=..."
+            + (
+                "; or are the two files swapped?"
+                if first_named(first_rows(given.traces), "answer")
+                else ""
+            ),
         )
     named = source.get("columns")
     columns = dict(named) if isinstance(named, dict) else {}
@@ -212,13 +216,7 @@ def _problems(source: TableSource, given: Given) -> tuple[list[Problem], list[st
             kept.append(f"{record.where}: {short(example)}")
     if faults and opened.strict:
         refuse_rows(faults, examples, remedies, path)
-    if len(found) < FEWEST:
-        raise DataError(
-            f"{len(found)} problems can be read, and a run needs {FEWEST} at the least: some are "
-            "held out to measure it" + listed(faults, examples),
-            where=str(path),
-            remedy="give more problems",
-        )
+    refuse_few(found, path, faults, examples)
     refuse_repeated(found, path)
     doubled = two_golds(found, _same_answers(given.verifier))
     if opened.strict:
@@ -343,8 +341,10 @@ def _mark(problems: Sequence[Problem], given: Given) -> tuple[str, int, int, Tea
                 if found.verdict is Verdict.CORRECT:
                     teacher.taught += 1
                 else:
-                    reason = f"verdict {found.verdict}"
-                    wanted = f"{problem.where}, gold {short(problem.answer, 30)!r},"
+                    reason = f"verdict {found.verdict} ({found.detail})"
+                    if "<think>" in text and "</think>" not in text:
+                        reason = "a thought that is never closed"
+                    wanted = f"{problem.lines[0]}, gold {short(problem.answer, 30)!r},"
                     teacher.refuse(reason, wanted, text)
             if best is None or teacher.taught > best[1]:
                 best = (name, teacher.taught, len(asked), teacher)

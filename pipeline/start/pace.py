@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hapo_core.errors import DataError
 from pipeline.start.decide import Machine, Model, Numbers
 
 _STEPS = 8
@@ -61,6 +62,12 @@ def measure(model: Model, machine: Machine, n: Numbers) -> Pace:
             ids = torch.zeros((n.max_rows, 1), dtype=torch.long, device=machine.device)
             with torch.inference_mode():
                 out = policy(ids.expand(-1, n.max_prompt), use_cache=True)
+                if not out.logits[:, -1].isfinite().all():
+                    raise DataError(
+                        "the model's logits are no numbers",
+                        where=str(model.path),
+                        remedy="its weights hold NaN or infinity: take another copy of the model",
+                    )
                 for _ in range(_STEPS):
                     out = policy(ids, past_key_values=out.past_key_values, use_cache=True)
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from hapo_core.errors import DataError
+from pipeline.build.teacher import Teacher
 from pipeline.config import TableSource
+from pipeline.curate.rules.gradable import says_none
 from pipeline.curate.sources.table import open_rows
 from pipeline.curate.text import exact_key
 from pipeline.start.columns import short
 
+FEWEST = 20
+"""Problems that a run needs at the least: some are held out."""
 _EXAMPLES = 3
 
 
@@ -105,6 +109,84 @@ def two_golds(problems: Sequence[Problem], same: Same) -> list[str]:
         for (first, other), equal in zip(pairs, same(pairs) if pairs else (), strict=True)
         if not equal
     ]
+
+
+def refuse_few(
+    problems: Sequence[Problem],
+    path: Path,
+    faults: Counter[str],
+    examples: Mapping[str, Sequence[str]],
+) -> None:
+    """Raises DataError where there are fewer than FEWEST; `faults` are those of rows not read."""
+    if len(problems) < FEWEST:
+        raise DataError(
+            f"{len(problems)} problems can be read, and a run needs {FEWEST} at the least: some "
+            "are held out to measure it" + listed(faults, examples),
+            where=str(path),
+            remedy="another adapter (`hapo data adapters`), or the columns by name: --columns "
+            "problem=COLUMN,answer=COLUMN"
+            if faults
+            else "give more problems",
+        )
+
+
+def settled(problems: Sequence[Problem], path: Path) -> tuple[list[Problem], list[str]]:
+    """The problems that curation will keep of those that were read, and notes on the others.
+
+    Raises:
+        DataError: too few are left.
+    """
+    kept, again = _once(problems)
+    notes = []
+    if again:
+        notes.append(f"{rows_of(len(again), 'repeat')} a problem, the first is kept: {again[0]}")
+    found = [p for p in kept if not says_none(p.answer)]
+    lost = [f"{p.where}, {p.answer!r}" for p in kept if says_none(p.answer)]
+    if lost:
+        notes.append(f"{rows_of(len(lost))} left out, whose answer says that it is none: {lost[0]}")
+    refuse_few(found, path, Counter(), {})
+    return found, notes
+
+
+def _once(problems: Sequence[Problem]) -> tuple[list[Problem], list[str]]:
+    """Every problem once, with the solutions of all its rows, as curation keeps it; and where the
+    others stand."""
+    kept: dict[bytes, Problem] = {}
+    again = []
+    for problem in problems:
+        key = exact_key(problem.text)
+        first = kept.setdefault(key, problem)
+        if first is problem:
+            continue
+        again.append(f"{problem.where} is {first.where}")
+        if exact_key(first.answer) == exact_key(problem.answer):
+            traces, lines = first.traces + problem.traces, first.lines + problem.lines
+            kept[key] = replace(first, traces=traces, lines=lines)
+    return list(kept.values()), again
+
+
+def none_right(sampled: int, found: Teacher, path: Path) -> DataError:
+    """No sampled solution is right: why, with three of them."""
+    reason = found.reasons.most_common(1)[0][0]
+    remedy = (
+        "say how they mark their answer: --mark box, '####', last_number, or a regular expression "
+        "with one group: 'answer is (.+)'"
+    )
+    if "wrong" in reason:
+        remedy = (
+            "look whether each solution stands beside its own problem, and whether the column of "
+            "answers is the right one: --columns problem=COLUMN,answer=COLUMN; a solution that "
+            "marks its answer otherwise: --mark PATTERN"
+        )
+    elif "thought" in reason:
+        remedy = "close the thought (</think>) in every solution, or take the tag out"
+    counts = ", ".join(f"{count} × {what}" for what, count in found.reasons.most_common(3))
+    lines = [f"{where} ends {end!r}" for where, end in found.examples[reason]]
+    return DataError(
+        f"none of {sampled} sampled solutions is right as it stands: {counts}" + first_of(lines),
+        where=str(path),
+        remedy=remedy,
+    )
 
 
 def refuse_two_golds(lines: Sequence[str], path: Path) -> None:

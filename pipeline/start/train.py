@@ -10,14 +10,15 @@ from pathlib import Path
 from hapo_core.errors import ConfigError
 from pipeline.artifacts import atomic_write_json, atomic_write_text, read_json, record_pace
 from pipeline.artifacts.places import expanded
-from pipeline.config import PARAMS, TableSource, load_params, parse_params
+from pipeline.build.teacher import needs_traces
+from pipeline.config import PARAMS, load_params, parse_params
 from pipeline.config.overrides import refuse_unknown, with_overrides
 from pipeline.config.segments import set_segments
 from pipeline.config.yaml import round_trip
 from pipeline.flows.observer import brief
-from pipeline.start.columns import first_rows, guess_problems
 from pipeline.start.decide import decide, find_machine, find_model, held_out, model_folder
 from pipeline.start.fit import Given, fit
+from pipeline.start.measured import apart_from, measured_source
 from pipeline.start.pace import measure
 from pipeline.start.project import make_project, readme_text
 from pipeline.start.reward import reward_module
@@ -156,23 +157,19 @@ def _more(plan: Plan) -> tuple[str, ...]:
 
 
 def _plan(wanted: Wanted) -> Plan:
-    test = _test_source(wanted.test) if wanted.test else None
+    test = measured_source(wanted.test, wanted.given) if wanted.test else None
     found = fit(wanted.given)
+    if test and wanted.test:
+        left, notes = apart_from(found.problems, test, wanted.test)
+        found = replace(found, problems=tuple(left), notes=(*found.notes, *notes))
     model = find_model(wanted.model)
     machine = find_machine(model)
     apart = () if test else tuple(held_out(found.problems, wanted.seed))
     trained = replace(found, problems=tuple(p for p in found.problems if p not in set(apart)))
-    numbers = decide(trained, model, machine)
+    numbers = decide(trained, model, machine, needs_traces(wanted.given.method))
     return Plan(
         found, model, machine, numbers, wanted.given.method, wanted.rounds, wanted.seed, apart, test
     )
-
-
-def _test_source(path: Path) -> dict[str, object]:
-    source = guess_problems(first_rows(path), path, traced=True)
-    whole: dict[str, object] = {"kind": "table", "path": str(path.resolve()), **source}
-    TableSource.model_validate(whole)
-    return whole
 
 
 def _refuse_folder(folder: Path, wanted: Wanted, reward: Path | None) -> None:

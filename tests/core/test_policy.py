@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import tiny_policy
 
 from hapo_core.errors import DataError
@@ -77,6 +78,61 @@ def test_a_missing_shard_is_named(folder):
     shards[1].unlink()
     with pytest.raises(DataError, match=shards[1].name):
         load_policy(folder)
+
+
+def _rewrite(folder, change):
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_weights_that_are_not_all_there(folder):
+    """Half a download, a pointer of Git LFS, a file without one of the tensors."""
+    place = folder / "model.safetensors"
+    whole = place.read_bytes()
+    for part in (whole[: len(whole) // 2], whole[:-1], whole[:20], b"", b"\xff" * 64):
+        place.write_bytes(part)
+        with pytest.raises(DataError, match="cut off or damaged"):
+            load_policy(folder)
+    place.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+    with pytest.raises(DataError, match="pointer of Git LFS"):
+        load_policy(folder)
+    place.write_bytes(whole)
+    load_policy(folder)
+    _rewrite(folder, lambda weights: weights.pop("model.norm.weight"))
+    with pytest.raises(DataError, match=r"none of the files holds model\.norm\.weight"):
+        load_policy(folder)
+
+
+def test_quantised_weights_are_named(folder):
+    def to_bytes(weights):
+        name = next(n for n, w in weights.items() if w.dim() == 2)
+        weights[name] = weights[name].to(torch.int8)
+
+    _rewrite(folder, to_bytes)
+    with pytest.raises(DataError, match=r"quantised \(.*: I8\)"):
+        load_policy(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({**config, "quantization_config": {"quant_method": "gptq", "bits": 4}})
+    )
+    with pytest.raises(DataError, match=r"quantised \(gptq\)"):
+        load_policy(folder)
+
+
+def test_a_folder_without_its_tokenizer(folder):
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(DataError, match=r"holds no tokenizer \(.*tokenizer\.json"):
+        load_policy(folder)
+
+
+def test_where_the_model_lies_instead(folder):
+    with pytest.raises(DataError, match=f"a model lies below: {folder}"):
+        check_model_folder(folder.parent)
+    (folder / "config.json").unlink()
+    (folder / "q4.gguf").touch()
+    with pytest.raises(DataError, match=r"gguf_file='q4\.gguf'"):
+        check_model_folder(folder)
 
 
 def test_no_model_no_config_no_weights(folder, tmp_path):

@@ -9,7 +9,10 @@ from pipeline.curate.account import Account
 from pipeline.curate.problems import Candidate, apply_rule
 from pipeline.curate.text import without_drawings
 
-_NO_ANSWER = {"proof", "notfound", "not found", "none", "n/a", "see solution", "problem not solved"}
+_NO_ANSWER = {
+    *("proof", "notfound", "not found", "none", "n/a", "see solution", "problem not solved"),
+    *("nan", "null", "#n/a"),  # empty cells, as pandas, JSON and tables write them
+}
 _PROVE = re.compile(
     r"(?:^|[.,;:!?)$\]]\s*|\n|\b(?:to|then|and|please|must)\s+)"
     r"(?:prove|show|demonstrate|verify|disprove)\b(?!\s+(?:your|all|the)\s+(?:work|steps))",
@@ -54,13 +57,18 @@ def _judge(candidate: Candidate) -> tuple[str, str] | None:
     return (reason, f"{candidate.answer} <- {candidate.problem}") if reason else None
 
 
+def says_none(answer: str) -> bool:
+    """Whether an answer is none: words for one that is missing."""
+    return answer.strip().strip("$").casefold() in _NO_ANSWER
+
+
 def ungradable(problem: str, answer: str, kind: str | None = None) -> str | None:
     """Why no rule can grade a problem, or None.
 
     Args:
         kind: `proof` or `choice` where the source says so.
     """
-    if answer.strip().strip("$").casefold() in _NO_ANSWER:
+    if says_none(answer):
         return "no final answer"
     problem = without_drawings(problem)
     if kind == "proof" or is_proof(problem):

@@ -8,7 +8,8 @@ from pipeline.curate.sources.cells import answer_text, key_text, sequence
 from pipeline.curate.sources.marks import BOX, HASHES, STATED, parse_mark
 from pipeline.curate.sources.record import Parts, RawTrace, Row, RowFault
 
-COLUMNS = ("messages", "conversations", "conversation")
+COLUMNS = ("messages", "conversations", "conversation", "prompt")
+"""The last as in TRL's data sets, perhaps with the answer's messages in `completion`."""
 ANSWERS = ("answer", "final_answer", "gold", "ground_truth")
 _ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 _MARKS = tuple(parse_mark(mark, "adapter chat") for mark in (BOX, HASHES, STATED))
@@ -25,7 +26,10 @@ def read_chat(row: Row) -> Parts:
         RowFault: several turns (a problem is one question), a message that is no text, no answer.
     """
     name = next((c for c in COLUMNS if row.get(c) is not None), COLUMNS[0])
-    turns = [_turn(item, name) for item in sequence(row, name)]
+    items = list(sequence(row, name))
+    if name == "prompt" and isinstance(row.get("completion"), list | tuple):
+        items += sequence(row, "completion")
+    turns = [_turn(item, name) for item in items]
     asked = [said for role, said in turns if role == "user"]
     told = [said for role, said in turns if role == "assistant"]
     if len(asked) != 1 or len(told) > 1:

@@ -11,6 +11,7 @@ import gzip
 import json
 import math
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from decimal import Decimal
@@ -27,6 +28,13 @@ from pipeline.curate.sources.header import check_header, check_separator, first_
 from pipeline.curate.sources.plain import plain_rows
 from pipeline.curate.sources.record import Row
 from pipeline.curate.sources.unfolded import unfolded
+from pipeline.curate.sources.unread import (
+    folder_remedy,
+    how_to_read,
+    json_remedy,
+    missing_remedy,
+    python_remedy,
+)
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".csv", ".csv.gz")
 BATCH_ROWS = 1024
@@ -62,12 +70,9 @@ def expand(path: str) -> Path:
     return expanded(os.path.expandvars(path))
 
 
-AS_LINES = (
-    "one JSON document over many lines is made rows by\n"
-    '    python -c "import json; '
-    "[print(json.dumps(r)) for r in json.load(open('FILE'))]\" > converted.jsonl"
-)
-"""The remedy for a file that holds one list of rows."""
+def _ending(path: Path) -> str:
+    """Its suffix, with the one before it where the last says how the file is packed."""
+    return "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:])
 
 
 def data_files(path: Path) -> list[Path]:
@@ -80,16 +85,14 @@ def data_files(path: Path) -> list[Path]:
         raise DataError(
             "there is no such file or folder",
             where=str(path),
-            remedy="mend the path; in params.yaml it starts at the project's folder, on the command"
-            " line where you are",
+            remedy=missing_remedy(path),
         )
     if path.is_file():
         if not path.name.lower().endswith(SUFFIXES):
-            remedy = "convert it to one of " + ", ".join(SUFFIXES)
             raise DataError(
-                f"no reader for {path.suffix or 'files without a suffix'}",
+                f"no reader for {_ending(path) or 'files without a suffix'}",
                 where=str(path),
-                remedy=AS_LINES if path.suffix.lower() == ".json" else remedy,
+                remedy=how_to_read(path, ", ".join(SUFFIXES)),
             )
         return [path]
     inside = (p for p in path.rglob("*") if p.is_file())
@@ -103,7 +106,7 @@ def data_files(path: Path) -> list[Path]:
         raise DataError(
             "the folder holds no data file",
             where=str(path),
-            remedy="put files there that end in one of " + ", ".join(SUFFIXES),
+            remedy=folder_remedy(path, ", ".join(SUFFIXES)),
         )
     return sorted(files, key=lambda p: p.relative_to(path).as_posix())
 
@@ -282,11 +285,10 @@ def _json_rows(path: Path) -> Iterator[LocatedRow]:
 
 
 def _corrupted(path: Path, last: str, error: Exception) -> DataError:
-    return DataError(
-        f"the file is corrupted: {error}",
-        where=f"{path} after {last}",
-        remedy="download or export it again",
-    )
+    remedy = "download or export it again"
+    if isinstance(error, gzip.BadGzipFile) and "Not a gzipped file" in str(error):
+        remedy = f"its name says gzip, and it is none: mv {path} {path.with_suffix('')}"
+    return DataError(f"the file is corrupted: {error}", where=f"{path} after {last}", remedy=remedy)
 
 
 class _Twice(Exception):
@@ -324,14 +326,19 @@ def _json_row(line: str, where: str) -> Row:
         ) from twice
     except (ValueError, RecursionError) as error:  # a number of 4,301 digits is a ValueError
         remedy = "every line must be one JSON object; a cut last line means an unfinished file"
+        file = Path(where.rpartition(" line ")[0])
         if line.strip() in ("[", "{"):
-            remedy = AS_LINES
+            remedy = json_remedy(file)
+        elif re.match(r"\s*\{\s*'", line):
+            remedy = python_remedy(file)
         raise DataError(f"the line is not JSON: {error}", where=where, remedy=remedy) from error
     if not isinstance(row, dict):
         raise DataError(
             f"the line is a JSON {type(row).__name__}, not an object",
             where=where,
-            remedy='every line must be an object: {"problem": ..., "answer": ...}',
+            remedy=json_remedy(Path(where.rpartition(" line ")[0]))
+            if isinstance(row, list)
+            else 'every line must be an object: {"problem": ..., "answer": ...}',
         )
     return row
 

@@ -149,6 +149,7 @@ def no_column(group: Sequence[str], row: Row, where: str, who: str) -> DataError
     return DataError(
         f"{who} no column {what}; it has {', '.join(names)}{hint}",
         where=where,
-        remedy="choose the adapter that fits, or name the columns with adapter: generic "
-        "and `columns`; `hapo data peek` proposes both",
+        remedy="choose the adapter that fits (--adapter, `hapo data adapters`), or name columns: "
+        "--columns problem=COLUMN,answer=COLUMN, in params.yaml adapter: generic and `columns` "
+        "(`hapo data peek` proposes both); files of one folder have the same columns",
     )
