@@ -9,8 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,6 @@ from pipeline.compare.page import Comparison, notes, write_page
 from pipeline.compare.queue import Queue
 from pipeline.compare.summary import rows_of
 from pipeline.config.method import OFF
-from pipeline.system.locks import compare_lock
 
 RAW: dict[str, Any] = json.loads(json.dumps(params_of(SMALL)))
 
@@ -351,38 +348,6 @@ def test_the_second_worker_joins_the_first(matrix: Project) -> None:
         finally:
             for pid in [waiting.pid, *_processes(matrix.path)]:
                 os.kill(pid, signal.SIGKILL)
-
-
-@long
-def test_two_comparisons_at_once(matrix: Project) -> None:
-    """Neither queues what the other has queued, and both find all cells."""
-    words = ["compare", "--seeds", "7", "--budget", "rounds=6", "--methods", "grpo", "hapo"]
-    both = [matrix.start("pipeline.cli", *words) for _ in range(2)]
-    for one in both:
-        said, _ = one.communicate(timeout=900)
-        assert one.returncode == 0 and "finished 2/2" in said, said
-    stages = sorted(x.split()[0] for x in ran(matrix))
-    assert stages == ["base", "curate", "evaluate@base", *["evaluate@final"] * 2, *["train@1"] * 2]
-
-
-def test_the_second_comparison_waits_for_the_first(tmp_path: Path) -> None:
-    told: list[str] = []
-    order: list[str] = []
-    inside = threading.Event()
-
-    def second() -> None:
-        inside.wait(10)
-        with compare_lock(tmp_path, told.append):
-            order.append("second")
-
-    thread = threading.Thread(target=second)
-    thread.start()
-    with compare_lock(tmp_path, told.append):
-        inside.set()
-        time.sleep(0.3)
-        order.append("first")
-    thread.join(10)
-    assert order == ["first", "second"] and "another `hapo compare`" in told[0]
 
 
 def _processes(root: Path) -> list[int]:
