@@ -125,8 +125,8 @@ def refuse_checkpointing(model: PreTrainedModel) -> None:
     if not model.supports_gradient_checkpointing:
         raise ConfigError(
             f"{type(model).__name__} cannot compute its activations again",
-            where="update.gradient_checkpointing",
-            remedy="false; lower update.micro_batch_tokens where memory is short",
+            remedy="keep them, and take fewer tokens a pass where memory is short",
+            topic="fit:recompute",
         )
 
 

@@ -118,7 +118,8 @@ def seconds(params: Params, stage: str, timings: Mapping[str, Mapping[str, Any]]
     others = [float(t["wall_s"]) for n, t in timings.items() if n.startswith(f"{kind}@")]
     if kind == "evaluate" and others:
         return sum(others) / len(others)
-    return float(measured["evaluation_s"]) if kind == "evaluate" and measured else None
+    measured_s = measured.get("evaluation_s") if kind == "evaluate" else None
+    return float(measured_s) if measured_s is not None else None  # `--profile` measures none
 
 
 def round_parts(
