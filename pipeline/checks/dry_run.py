@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from pipeline.config import (
     VllmServers,
 )
 from pipeline.flows.observer import brief
+from pipeline.system.memory import memory_bytes
 
 
 def dry_run(
@@ -264,8 +264,7 @@ def _compute(params: Params, size: estimates.Size | None) -> Iterator[Finding]:
     elif cuda:
         there, owner = None, ""
     else:
-        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        there, owner = pages // c.processes, "this machine, per process,"
+        there, owner = memory_bytes() // c.processes, "this machine, per process,"
     if there is None:
         yield Finding("note", "memory", text)
     else:

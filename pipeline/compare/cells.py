@@ -15,6 +15,7 @@ from hapo_core.errors import ConfigError
 from hapo_core.methods.entry import Teaching
 from hapo_core.methods.registry import methods
 from pipeline.config import Params, parse_params
+from pipeline.config.method import OFF
 from pipeline.config.nearest import nearest
 from pipeline.config.section import checked_name
 from pipeline.config.yaml import read_yaml, read_yaml_file
@@ -183,6 +184,7 @@ def plan(
             mine = copy.deepcopy(raw)
             for key, value in {**changes, "seed": seed}.items():
                 _put(mine, key, value)
+            _take_guard_out(mine, changes)
             if budget is not None:
                 _give(mine, budget, f"cell {label}, seed {seed}")
             text = json.dumps([mine, code], sort_keys=True, default=str)
@@ -201,6 +203,17 @@ def _put(raw: Plain, key: str, value: object) -> None:
         if not isinstance(place, dict):
             raise ConfigError(f"{key}: {name!r} is no section", where="cell")
     place[last] = copy.deepcopy(value)
+
+
+def _take_guard_out(raw: Plain, changes: Changes) -> None:
+    """The guard of params.yaml is the gate's: a method that asks none goes without it. A cell that
+    names it itself is refused as a run would be."""
+    entry, gate = methods().get(str(raw.get("method"))), raw.get("gate")
+    if entry is None or entry.teaching is Teaching.GATED or not isinstance(gate, dict):
+        return
+    for key in OFF:
+        if "gate" not in changes and not any(k.startswith(f"gate.{key}") for k in changes):
+            gate.pop(key, None)
 
 
 def _give(raw: Plain, budget: Budget, where: str) -> None:

@@ -101,6 +101,19 @@ class Gate(Section):
             raise ValueError("`forgetting` needs `evidence: prompt`; group evidence has no past")
         return self
 
+    @property
+    def guard(self) -> dict[str, str]:
+        """Keys of the guard that are set -> the word that takes each back."""
+        given = {
+            "holdout": self.holdout > 0,
+            "max_surprise": self.max_surprise is not None,
+            "stop_loss": self.stop_loss is not None,
+        }
+        return {name: OFF[name] for name, set_ in given.items() if set_}
+
+
+OFF = {"holdout": "0", "max_surprise": "null", "stop_loss": "null"}
+"""The guard's keys, and what takes them back: a method that asks no gate refuses them."""
 
 SHOWN = (
     "{problem}\n\nHere is a reference solution:\n\n{solution}\n\n"

@@ -185,11 +185,12 @@ class Params(Section):
                 f"objective.dynamic_sampling needs method {able}: it discards the very groups that "
                 f"method {method} teaches from"
             )
-        if self.gate.holdout and entry.teaching is not Teaching.GATED:
-            raise ValueError(f"gate.holdout: method {method} does not ask the gate; take it out")
-        if self.gate.max_surprise is not None and entry.teaching is not Teaching.GATED:
+        guard = self.gate.guard
+        if guard and entry.teaching is not Teaching.GATED:
+            keys = ", ".join(f"gate.{name}" for name in guard)
+            off = " ".join(f"-S gate.{name}={word}" for name, word in guard.items())
             raise ValueError(
-                f"gate.max_surprise: method {method} does not ask the gate; take it out"
+                f"{keys}: method {method} does not ask the gate; take it out ({off} for one run)"
             )
         if self.teacher.use == "distill" and entry.teaching is not Teaching.GATED:
             raise ValueError(f"teacher.use: method {method} does not ask the gate; take it out")
@@ -225,10 +226,6 @@ class Params(Section):
         loss = self.gate.stop_loss
         if loss is None:
             return
-        if self.entry.teaching is not Teaching.GATED:
-            raise ValueError(
-                f"gate.stop_loss: method {self.method} does not ask the gate; take it out"
-            )
         if loss.surprise is None and not self.gate.holdout and not self.train.watch:
             raise ValueError(
                 "gate.stop_loss has no witness: set gate.stop_loss.surprise, gate.holdout or "

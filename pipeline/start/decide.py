@@ -19,6 +19,7 @@ from pipeline.models import fetch_model
 from pipeline.start.columns import short
 from pipeline.start.fit import Fit, spread
 from pipeline.start.refuse import Problem
+from pipeline.system.memory import memory_bytes
 
 SUFFIX = "\nReason step by step and put the final answer in \\boxed{}."
 _MEASURED = 2000
@@ -163,8 +164,7 @@ def find_machine(model: Model) -> Machine:
     cores = 1 if model.parameters < 1_000_000 else len(os.sched_getaffinity(0))
     if torch.cuda.is_available():
         return Machine("cuda", torch.cuda.get_device_properties(0).total_memory, min(cores, 8))
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Machine("cpu", pages, cores)
+    return Machine("cpu", memory_bytes(), cores)
 
 
 def held_out(problems: Sequence[Problem], seed: int) -> list[Problem]:

@@ -33,6 +33,7 @@ from pipeline.compare.cells import (
 from pipeline.compare.page import Comparison, notes, write_page
 from pipeline.compare.queue import Queue
 from pipeline.compare.summary import rows_of
+from pipeline.config.method import OFF
 
 RAW: dict[str, Any] = json.loads(json.dumps(params_of(SMALL)))
 
@@ -152,8 +153,22 @@ def test_dvc_gets_mappings_texts_and_lists_as_they_are(tmp_path: Path) -> None:
     assert applied_by_dvc(profile, wanted, tmp_path) == wanted
 
 
-def test_the_shipped_ablation_is_valid_on_quickstart() -> None:
+def test_the_guard_of_the_profile_stays_with_methods_that_ask_the_gate() -> None:
+    """A cell that names it itself is refused, as `hapo run` refuses it."""
     raw = read_plain(REPO / "params" / "quickstart.yaml")
+    assert raw["gate"]["holdout"] and raw["gate"]["stop_loss"]
+    hapo, grpo, sft = plan(raw, named_settings(["hapo", "grpo", "sft"], [], []), [0], None, "")
+    assert hapo.raw["gate"] == raw["gate"]
+    assert not grpo.params.gate.guard
+    assert not sft.params.gate.guard
+    assert grpo.raw["gate"] == {k: v for k, v in raw["gate"].items() if k not in OFF}
+    for key, value in (("gate.holdout", 0.2), ("gate.stop_loss.surprise", 1.0)):
+        with pytest.raises(ConfigError, match="method grpo does not ask the gate"):
+            plan(raw, {"grpo": {"method": "grpo", key: value}}, [0], None, "")
+
+
+def test_the_shipped_ablation_is_valid_on_its_profile() -> None:
+    raw = read_plain(REPO / "params" / "clean-traces.yaml")
     settings = named_settings([], [REPO / "bench" / "ablation.yaml"], [])
     cells = plan(raw, settings, [0], Budget.parse("rounds=45"), "")
     assert len({c.name for c in cells}) == len(cells) == len(settings) > 20

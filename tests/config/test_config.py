@@ -23,12 +23,12 @@ REPO = Path(__file__).parents[2]
 PROFILES = sorted((REPO / "params").glob("*.yaml"))
 
 
-def _quickstart():
-    return YAML(typ="safe").load((REPO / "params/quickstart.yaml").read_text())
+def _clean():
+    return YAML(typ="safe").load((REPO / "params/clean-traces.yaml").read_text())
 
 
 def _with(changes):
-    raw = _quickstart()
+    raw = _clean()
     for path, value in changes.items():
         *parents, last = path.split(".")
         section = raw
@@ -128,7 +128,7 @@ def test_a_gate_out_of_reach_says_which_side(gamma, side, method):
 
 
 def test_wiring_carries_every_setting():
-    spec = gate_spec(parse_params(_quickstart()))
+    spec = gate_spec(parse_params(_clean()))
     assert spec.threshold == AdaptiveThreshold(0.5, 1.0, 0.9)
     constant = parse_params(_with({"gate.threshold": {"kind": "constant", "gamma": 0.3}}))
     assert gate_spec(constant).threshold == ConstantThreshold(0.3)
