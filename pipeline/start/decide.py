@@ -177,8 +177,10 @@ def held_out(problems: Sequence[Problem], seed: int) -> list[Problem]:
     return [problems[i] for i in sorted(chosen)]
 
 
-def decide(found: Fit, model: Model, machine: Machine, taught: bool = True) -> Numbers:
-    """Choose the numbers; `taught`: the method learns from solutions.
+def decide(
+    found: Fit, model: Model, machine: Machine, taught: bool = True, lora: bool | None = None
+) -> Numbers:
+    """Choose the numbers; `taught`: the method learns from solutions; `lora`: what was asked for.
 
     Raises:
         HapoError: the tokenizer cannot write the prompts or solutions, or they do not fit into the
@@ -206,7 +208,7 @@ def decide(found: Fit, model: Model, machine: Machine, taught: bool = True) -> N
     group = 4 if cpu_large else 8
     per_round = 4 if cpu_large else 16 if machine.device == "cpu" else 32
     per_round = max(1, min(per_round, len(found.problems) // 4))
-    lora = _adapters(model, machine)
+    lora = _adapters(model, machine) if lora is None else lora
     fixed = (4 if lora else 16) * model.parameters
     row = model.cache_bytes * (max_prompt + max_tokens)
     rows = int((0.5 * machine.memory - fixed) // max(row, 1))
