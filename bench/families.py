@@ -22,7 +22,7 @@ LIMIT = 2e-4
 HEAD = """# Model families: whose log-probs are right
 
 Written by `python bench/families.py docs/families.md` (transformers {version}); `make soak`
-holds it, eighteen of these families are in `make test`. Every model is tiny, float32, with
+holds it, nineteen of these families are in `make test`. Every model is tiny, float32, with
 loud random weights (sigma .3), and with factors that are 1 in its default configuration set to
 something else. Columns *engine* and *update*: largest |delta log p| of sampled tokens against
 the model's own forward pass, one sequence at a time, without cache, padding or batch. No family

@@ -8,14 +8,35 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hapo_core.errors import DataError
+from hapo_core.errors import ConfigError, DataError
 from hapo_core.turns import turn_end
+
+
+def number(config: PreTrainedConfig, name: str) -> int | None:
+    """A size that a configuration states; None where it states none. Where it differs by layer
+    (Gemma-4's head_dim), the one that most layers have."""
+    try:
+        found = getattr(config, name, None)
+    except RuntimeError:  # transformers will not say one for all
+        found = vars(config).get(name)
+    return found if isinstance(found, int) else None
+
+
+def key_width(config: PreTrainedConfig) -> int | None:
+    """Numbers of a token's keys in a layer, over all its heads (values have as many); None for
+    models without such heads (state space models)."""
+    text = config.get_text_config()
+    heads, hidden = number(text, "num_attention_heads"), number(text, "hidden_size")
+    if not heads or not hidden:
+        return None
+    width = number(text, "head_dim") or hidden // heads
+    return (number(text, "num_key_value_heads") or heads) * width
 
 
 def positions(config: PreTrainedConfig) -> int | None:
     """The longest sequence that a model says it takes; None where it says nothing."""
-    found = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return found if isinstance(found, int) and found > 0 else None
+    found = number(config.get_text_config(), "max_position_embeddings")
+    return found if found is not None and found > 0 else None
 
 
 def token_rows(model: PreTrainedModel) -> int:
@@ -96,6 +117,16 @@ def refuse_length(model: PreTrainedModel, longest: int, where: str) -> None:
             remedy="lower the budget of the response or the length of prompts; where the model "
             "is known to take more, say so in its max_position_embeddings",
             topic="fit:positions",
+        )
+
+
+def refuse_checkpointing(model: PreTrainedModel) -> None:
+    """Raises ConfigError where the family cannot compute its activations again (CTRL, JetMoe)."""
+    if not model.supports_gradient_checkpointing:
+        raise ConfigError(
+            f"{type(model).__name__} cannot compute its activations again",
+            remedy="keep them, and take fewer tokens a pass where memory is short",
+            topic="fit:recompute",
         )
 
 

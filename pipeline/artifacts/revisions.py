@@ -85,7 +85,7 @@ def _open(revision: str, root: Path) -> tuple[DVCFileSystem, str]:
 def _copy(files: DVCFileSystem, path: Path, target: Path, revision: str) -> None:
     from dvc.exceptions import DvcException
 
-    aside = target.with_name(f".{target.name}.partial")
+    aside = target.with_name(f".{target.name}.{os.getpid()}.partial")  # two may copy at once
     remove(aside)
     target.parent.mkdir(parents=True, exist_ok=True)
     with guard_disk(aside):
@@ -101,4 +101,9 @@ def _copy(files: DVCFileSystem, path: Path, target: Path, revision: str) -> None
                 remedy="`dvc pull` (`dvc exp pull origin NAME` for an experiment), or run it to "
                 "its end",
             ) from error
-    aside.rename(target)
+    try:
+        aside.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        remove(aside)  # another process has copied the same meanwhile

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from pipeline.build.device import prepare_compute
 from pipeline.build.optimizer import adapt, update_spec
 from pipeline.config import Params
 from pipeline.models import load_tokenizer_of, policy_model
+from pipeline.system.memory import memory_bytes
 
 if TYPE_CHECKING:
     from pipeline.train.shown import ShownTraces
@@ -68,7 +68,7 @@ def memory(device: Any) -> int:
 
     if torch.device(device).type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return memory_bytes()
 
 
 def _refuse_large(weights: Path, there: int) -> None:

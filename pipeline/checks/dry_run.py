@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from pipeline.config import (
     VllmServers,
 )
 from pipeline.flows.observer import brief
+from pipeline.system.memory import memory_bytes
 
 
 def dry_run(
@@ -54,8 +54,11 @@ def dry_run(
         f"prompts x {params.rollout.group_size} responses"
     )
     plan = stages_to_run(targets, params)
-    size = estimates.policy_size(params)
-    found = [*_data(params, plan), *_base(params, plan), *_compute(params, size)]
+    try:
+        size, unfit = estimates.policy_size(params), []
+    except HapoError as error:
+        size, unfit = None, [problem("base", error)]
+    found = [*_data(params, plan), *_base(params, plan), *unfit, *_compute(params, size)]
     found += [*_texts(params, size), *_engines(params), *_disk(params, size, plan)]
     for f in found:
         print(f"{f.kind:8}{f.subject}: {f.text}")
@@ -264,8 +267,7 @@ def _compute(params: Params, size: estimates.Size | None) -> Iterator[Finding]:
     elif cuda:
         there, owner = None, ""
     else:
-        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        there, owner = pages // c.processes, "this machine, per process,"
+        there, owner = memory_bytes() // c.processes, "this machine, per process,"
     if there is None:
         yield Finding("note", "memory", text)
     else:

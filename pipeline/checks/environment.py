@@ -18,6 +18,7 @@ from pipeline.artifacts.places import expanded
 from pipeline.config import PARAMS, load_params, profiles
 from pipeline.config.shipped import shipped
 from pipeline.dependencies.variables import ARITHMETIC
+from pipeline.system.memory import memory_bytes
 from pipeline.system.secrets import HIDDEN, hide
 
 VARIABLES = re.compile(
@@ -84,10 +85,9 @@ def _system() -> str:
 
 
 def _machine() -> str:
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     cores = len(os.sched_getaffinity(0))
-    load = os.getloadavg()[0]
-    return f"{cores} of {os.cpu_count()} cores, {human_bytes(pages)} of memory, load {load:.1f}"
+    load, memory = os.getloadavg()[0], human_bytes(memory_bytes())
+    return f"{cores} of {os.cpu_count()} cores, {memory} of memory, load {load:.1f}"
 
 
 def _devices() -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hapo_core.errors import DataError
 from pipeline.artifacts.places import BASE, expanded
 from pipeline.artifacts.timings import MEASURED
 from pipeline.checks.memory import BYTES, Blocks
@@ -29,11 +30,16 @@ class Size:
 
 
 def policy_size(params: Params) -> Size | None:
-    """From the model's shape, without loading weights; None where the shape is not here yet."""
+    """From the model's shape, without loading weights; None where the shape is not here yet.
+
+    Raises:
+        DataError: it is no causal language model.
+        ConfigError: it cannot compute its activations again, and is asked to.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from hapo_core.fit import positions, token_rows
+    from hapo_core.fit import positions, refuse_checkpointing, token_rows
 
     with torch.device("meta"):
         if isinstance(params.base, TinyBase):
@@ -54,7 +60,16 @@ def policy_size(params: Params) -> Size | None:
                 )
             except (OSError, ValueError):
                 return None
-            model = AutoModelForCausalLM.from_config(config)
+            try:
+                model = AutoModelForCausalLM.from_config(config)
+            except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+                raise DataError(
+                    f"no model can be made of its config.json: {str(error).splitlines()[0]:.160}",
+                    where=place,
+                    remedy="base takes a causal language model of transformers",
+                ) from error
+    if params.update.gradient_checkpointing:
+        refuse_checkpointing(model)
     kinds = set(model._no_split_modules or ())
     blocks = [m for m in model.modules() if type(m).__name__ in kinds]
     inside = sum(p.numel() for block in blocks for p in block.parameters())
@@ -103,7 +118,8 @@ def seconds(params: Params, stage: str, timings: Mapping[str, Mapping[str, Any]]
     others = [float(t["wall_s"]) for n, t in timings.items() if n.startswith(f"{kind}@")]
     if kind == "evaluate" and others:
         return sum(others) / len(others)
-    return float(measured["evaluation_s"]) if kind == "evaluate" and measured else None
+    measured_s = measured.get("evaluation_s") if kind == "evaluate" else None
+    return float(measured_s) if measured_s is not None else None  # `--profile` measures none
 
 
 def round_parts(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hapo_core.fit import key_width, number
 from hapo_core.policy import HEAD_CHUNK_ELEMENTS
 from pipeline.build.engine import rollout_dtype
 from pipeline.config import Params
@@ -37,15 +38,13 @@ class Blocks:
         """From a transformers configuration; None for other kinds of models (experts, recurrent
         layers), whose activations these formulas do not know."""
         text = config.get_text_config()
-        heads = getattr(text, "num_attention_heads", None)
+        keys = key_width(config)
         names = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
-        found = [n for n in (getattr(text, name, None) for name in names) if isinstance(n, int)]
+        found = [n for n in (number(text, name) for name in names) if n is not None]
         experts = ("num_local_experts", "num_experts", "n_routed_experts")
-        if not heads or any(getattr(text, n, 0) for n in experts) or len(found) < len(names):
+        if keys is None or any(number(text, n) for n in experts) or len(found) < len(names):
             return None
         count, hidden, feed_forward, vocabulary = found
-        width = getattr(text, "head_dim", None) or hidden // heads
-        keys = (getattr(text, "num_key_value_heads", None) or heads) * width
         return cls(count, hidden, feed_forward, keys, vocabulary)
 
     def saved(self, *, checkpointing: bool) -> int:

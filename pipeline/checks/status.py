@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from hapo_core.errors import HapoError
 from pipeline.artifacts import SCRATCH
 from pipeline.artifacts.revisions import need_git
 from pipeline.config import Params, load_params
-from pipeline.dependencies.lock import FOLDER, READS, differences, lock_of, read_lock
+from pipeline.dependencies.lock import (
+    FOLDER,
+    GRAPH,
+    READS,
+    differences,
+    graph_of,
+    lock_of,
+    place_in_graph,
+    read_lock,
+)
 from pipeline.dependencies.provenance import read_provenance
 from pipeline.dependencies.values import changed_values
 from pipeline.dependencies.watch import STAGE as DEPS
@@ -36,16 +47,20 @@ State = Literal["up to date", "running", "changed", "waits", "new"]
 class Progress:
     """Unfinished work of a stage in its scratch folder.
 
-    `kept` is what a kill now would leave: rounds, or batches of an evaluation.
+    `kept` is what a kill now would leave: rounds, or batches of an evaluation. `goes_on`: whether
+    the next run goes on with it; it does not where it was begun with other values or code.
     """
 
     kept: int
     total: int | None
     seconds_each: float | None = None
+    goes_on: bool = True
 
     def __str__(self) -> str:
         what = "batches kept" if self.total is None else "rounds kept"
         text = f"{self.kept}{'' if self.total is None else f'/{self.total}'} {what}"
+        if not self.goes_on:
+            return text + ", made with other values: put those back, or it starts anew"
         if self.seconds_each and self.total is not None and self.total > self.kept:
             text += f", {self.seconds_each:.3g} s each, "
             text += f"left {brief(self.seconds_each * (self.total - self.kept))}"
@@ -108,6 +123,8 @@ def read_status(root: Path = Path()) -> Status:
         if state != "up to date":
             moving.add(name)
         progress = _progress(name, params, root) if state != "up to date" else None
+        if progress is not None and _since_it_began(name, params, root):
+            progress = replace(progress, goes_on=False)
         size = sum(sizes.of(Path(o.fs_path)) for o in stage.outs)
         stages.append(StageStatus(name, state, reasons, after, owner, progress, size))
     return Status(run_holder(root), tuple(stages), *_disk(root))
@@ -153,6 +170,16 @@ def code_changes(name: str, params: Params, root: Path = Path()) -> list[str]:
     }
     old["packages"] = {k: old["packages"].get(k) for k in now["packages"]}
     return differences(old, now)
+
+
+def _since_it_began(name: str, params: Params, root: Path) -> list[str]:
+    """What differs from the locks of the last run, which unfinished work was begun under."""
+    kind = name.partition("@")[0]
+    lock, graph = read_lock(kind, root), read_lock(GRAPH, root)
+    if lock is None or graph is None:
+        return []
+    places = [{"parameters": place_in_graph(name, one)} for one in (graph, graph_of(params))]
+    return differences(lock, lock_of(kind, params, root)) + differences(*places)
 
 
 def _reasons(stage: PipelineStage, params: Params, root: Path) -> Iterator[str]:
@@ -220,5 +247,6 @@ def _rounds(folder: Path, total: int, before: int) -> Progress:
             times.append(path.stat().st_mtime)
         except FileNotFoundError:
             continue
-    pace = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None
+    steps = [b - a for a, b in pairwise(times) if b > a]  # a clock may have been set back
+    pace = median(steps) if steps else None
     return Progress(max(states) - before if states else 0, total, pace)

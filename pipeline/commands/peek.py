@@ -26,7 +26,7 @@ def proposal_lines(
     """Every adapter with the rows that it accepts, the best one on all rows, and its YAML.
 
     Args:
-        traces: a file with a trace a row, of the problems in `source`.
+        traces: a file with a trace a row, of the problems in `source`; default: the one it names.
         shown: rows to print as they are read.
 
     Raises:
@@ -41,6 +41,7 @@ def proposal_lines(
     if not sample:
         yield "there are no rows"
         return
+    traces = traces or source.traces_path
     best, trials = propose(source, sample, again, traces is not None)
     yield "adapters (rows accepted; traces that end in their row's answer; why others are not)"
     for adapter, trial in trials:

@@ -16,7 +16,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "samples", help="read responses with answer, gold, verdict and what the teacher did"
     )
-    parser.add_argument("--round", type=number, metavar="N", help="default: the last one")
+    parser.add_argument("--round", type=number, metavar="N", help="default: the last one that fits")
     parser.add_argument("--target", metavar="NAME", help="of an evaluated policy, e.g. final")
     parser.add_argument("--benchmark", metavar="NAME", help="with --target; default: the first")
     parser.add_argument(
@@ -45,9 +45,9 @@ def _command(options: argparse.Namespace) -> int:
         Wanted,
         beside,
         chosen,
+        latest,
         of_evaluation,
-        of_round,
-        read_problems,
+        of_one,
         rollout_files,
     )
     from pipeline.samples.text import as_text
@@ -87,10 +87,11 @@ def _command(options: argparse.Namespace) -> int:
                 where="--round",
                 remedy=f"rounds {min(files)} to {max(files)} have some",
             )
-        found = chosen(of_round(files[number], read_problems(), number), wanted)
+        found = latest(files, wanted) if options.round is None else of_one(files, number, wanted)
     if not found:
-        where = "another target or benchmark" if options.target else "another round"
-        print(f"no response fits; fewer filters, or {where}")
+        where = ", or another target or benchmark" if options.target else ""
+        where = where if options.round is None else ", or another round"
+        print(f"no response fits; fewer filters{where}")
         return 1
     print(as_text(with_rules(found, params), min(120, shutil.get_terminal_size().columns)))
     return 0

@@ -30,7 +30,7 @@ def show(status: Status) -> str:
         lines.append(f"running  `hapo run`, process {status.run}, between stages")
     lines.append("next     " + _next(status))
     disk = ", ".join(f"{name} {human_bytes(n)}" for name, n in status.disk.items())
-    lines.append(f"disk     {disk}; free {human_bytes(status.free)}")
+    lines.append(f"disk     {disk or 'nothing yet'}; free {human_bytes(status.free)}")
     return "\n".join(lines)
 
 

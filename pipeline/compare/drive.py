@@ -35,6 +35,7 @@ from pipeline.config.nearest import nearest
 from pipeline.dependencies.lock import watched
 from pipeline.dependencies.watch import keep_watch
 from pipeline.show.evaluation import aligned
+from pipeline.system.locks import compare_lock
 from pipeline.system.project import find_root
 
 REFERENCES = ("grpo", "sft_then_rl")
@@ -57,7 +58,8 @@ def compare(options: argparse.Namespace) -> int:
     cells = _cells(options, root, raw, budget)
     queue, failed = Queue(root), list[str]()
     if not options.show:
-        _submit(queue, raw, cells, options.jobs)
+        with compare_lock(root, _say):  # what one of two queues, the other finds there
+            _submit(queue, raw, cells, options.jobs)
         if options.detach:
             print("queued; `dvc queue status` shows it, the same command without --detach waits")
             return 0
@@ -69,13 +71,18 @@ def compare(options: argparse.Namespace) -> int:
         raise HapoError("no cell is finished", where="hapo compare")
     found = _comparison(options, raw, budget, cells, results)
     out = options.out or root / "reports/comparison"
-    page = write_page(found, out)
-    atomic_write_text(out / "runs.csv", runs_csv(results))
+    with compare_lock(root, _say):  # all files of one page
+        page = write_page(found, out)
+        atomic_write_text(out / "runs.csv", runs_csv(results))
     for name in found.rows:
         table = score_table(found, name)
         print("\n".join(["", table.title, *aligned([table.headers, *table.rows])]))
     print(f"\npage    {page.absolute()}")
     return 1 if failed else 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _cells(

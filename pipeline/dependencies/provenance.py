@@ -150,7 +150,7 @@ class MadeWith:
     def write(self, root: Path = PROVENANCE) -> None:
         """Write `artifacts/provenance/STAGE.json`, with the identity of the artifact beside it."""
         output = output_of(self.stage)
-        folder = None if output is None else root.parents[1] / output
+        folder = None if output is None else root.absolute().parents[1] / output
         known = folder is not None and (folder / MANIFEST).is_file()
         of = {OF: identity(folder)} if known and folder is not None else {}
         atomic_write_json(root / f"{self.stage}.json", self.lock | {"stage": self.stage} | of)

@@ -91,7 +91,8 @@ def guarded(main: Callable[[], object]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (OSError, sqlite3.Error, RuntimeError) as error:
-        mended = _no_home(error) or disk_full(error, Path(getattr(error, "filename", None) or "."))
+        mended = _no_home(error) or _no_temporary(error)
+        mended = mended or disk_full(error, Path(getattr(error, "filename", None) or "."))
         if mended is None and isinstance(error, OSError):
             mended = _not_ours(error)
         if mended is None:
@@ -117,6 +118,18 @@ def _no_home(error: Exception) -> HapoError | None:
         f"this user (number {os.getuid()}) has no home folder: HOME is not set, and the system's "
         "list of users does not name one",
         remedy="`export HOME=FOLDER`, any folder that this user may write to",
+    )
+
+
+def _no_temporary(error: Exception) -> HapoError | None:
+    """The error where Python found no folder for temporary files: all are missing, full or not
+    this user's."""
+    if "usable temporary directory" not in str(error):
+        return None
+    return HapoError(
+        "no folder for temporary files can be written: TMPDIR, /tmp, /var/tmp and the working "
+        "folder are missing, full, or not this user's",
+        remedy="free space in one of them, or `export TMPDIR=FOLDER` that this user may write to",
     )
 
 

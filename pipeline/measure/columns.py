@@ -14,14 +14,14 @@ from pipeline.curate.sources.files import LocatedRow
 from pipeline.curate.sources.record import Row, RowFault
 
 DEFAULTS: dict[str, tuple[str, ...]] = {
-    "response": ("response", "generation", "completion", "model_output", "output", "responses",
-                 "generations", "completions", "resps", "text"),
+    "response": ("response", "generation", "completion", "model_output", "output.completion",
+                 "output", "responses", "generations", "completions", "resps", "text"),
     "gold": ("gold", "gold_answer", "ground_truth", "reward_model.ground_truth", "answer",
              "reference", "reference_answer", "target"),
     "id": ("problem_id", "prompt_id", "question_id", "unique_id", "doc_id", "id", "idx", "index"),
     "label": ("label", "correct", "is_correct", "reward", "exact_match"),
     "truncated": ("truncated", "cut", "finish", "finish_reason", "stop_reason"),
-    "problem": ("problem", "question", "prompt", "doc.problem", "doc.question"),
+    "problem": ("problem", "question", "prompt", "doc.problem", "doc.question", "input"),
 }  # fmt: skip
 """Column names that are tried, in this order, for what no option names."""
 NONE = "none"

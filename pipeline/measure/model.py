@@ -31,6 +31,7 @@ from pipeline.flows.observer import Observer
 from pipeline.grading.benchmark import benchmark_of
 from pipeline.measure.given import ask, column_map, find_model, notes, read
 from pipeline.show.evaluation import table_lines
+from pipeline.system.locks import folder_lock
 
 OUT = Path("evaluations")
 PROTOCOL = ("k", "temperature", "top_p", "max_tokens", "limit")
@@ -138,6 +139,12 @@ class ModelEvaluation:
         key = self._key(benchmarks)
         root = self.out.with_name(f".{self.out.name}.unfinished")
         scratch = Scratch("evaluate", key, root)
+        with folder_lock(root, f"another process evaluates into {self.out}"):
+            return self._into(scratch, key, benchmarks, pool)
+
+    def _into(
+        self, scratch: Scratch, key: str, benchmarks: Mapping[str, Benchmark], pool: VerifierPool
+    ) -> dict[str, object]:
         device, dtype = prepare_compute(self.compute)
         self.observer.log(f"loading {self.options.model} ({self.compute.dtype} on {device})")
         model, tokenizer = load_policy(self.model.path, dtype, self.compute.attention)
@@ -170,8 +177,8 @@ class ModelEvaluation:
         metrics = evaluator.finish(self.options.model, found, facts, beside=problems)
         scratch.publish(self.out, "out", self.observer.log)
         scratch.discard()
-        if not any(root.iterdir()):
-            root.rmdir()
+        if not any(scratch.root.iterdir()):
+            scratch.root.rmdir()
         return metrics
 
 

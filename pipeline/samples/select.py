@@ -223,6 +223,18 @@ def chosen(samples: Iterator[Sample], wanted: Wanted) -> list[Sample]:
     return kept
 
 
+def of_one(files: Mapping[int, Path], number: int, wanted: Wanted) -> list[Sample]:
+    """What fits of one round; `files` as `rollout_files` finds them."""
+    return chosen(of_round(files[number], read_problems(), number), wanted)
+
+
+def latest(files: Mapping[int, Path], wanted: Wanted) -> list[Sample]:
+    """What fits of the last round in which anything does: the teacher has left the last ones."""
+    problems = read_problems()
+    rounds = (chosen(of_round(files[n], problems, n), wanted) for n in sorted(files, reverse=True))
+    return next(filter(None, rounds), [])
+
+
 def beside(samples: Sequence[Sample], others: Iterator[Sample]) -> list[Sample]:
     """Each sample, and under it the other policy's response to the same problem of that number."""
     found = {(s.prompt_id, s.sample): s for s in others}

@@ -19,6 +19,7 @@ from pipeline.models import fetch_model
 from pipeline.start.columns import short
 from pipeline.start.fit import Fit, spread
 from pipeline.start.refuse import Problem
+from pipeline.system.memory import memory_bytes
 
 SUFFIX = "\nReason step by step and put the final answer in \\boxed{}."
 _MEASURED = 2000
@@ -31,7 +32,8 @@ _SMALL = 20_000_000
 
 @dataclass(frozen=True)
 class Model:
-    """The starting policy: `parameters`, bytes of key and value a token in float32, context."""
+    """The starting policy: `parameters`, bytes of key and value a token in float32, context, and
+    whether it can compute its activations again."""
 
     base: dict[str, object]
     path: Path
@@ -39,6 +41,7 @@ class Model:
     parameters: int
     cache_bytes: int
     context: int | None
+    recomputes: bool = True
 
     @property
     def small(self) -> bool:
@@ -113,7 +116,7 @@ def find_model(name: str) -> Model:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from hapo_core.fit import positions, refuse_empty_tokenizer
+    from hapo_core.fit import key_width, number, positions, refuse_empty_tokenizer
 
     folder = model_folder(name)
     if folder is not None:
@@ -128,7 +131,7 @@ def find_model(name: str) -> Model:
         _refuse_other_kinds(config, path)
         with torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise DataError(
             f"the model cannot be read: {short(str(error), 240)}",
             where=str(path),
@@ -136,10 +139,10 @@ def find_model(name: str) -> Model:
         ) from error
     refuse_empty_tokenizer(tokenizer, path)
     count = sum(p.numel() for p in model.parameters())
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    cache = 2 * 4 * config.num_hidden_layers * heads * width
-    return Model(base, path, tokenizer, count, cache, positions(config))
+    layers = number(config.get_text_config(), "num_hidden_layers") or 0
+    cache = 2 * 4 * layers * (key_width(config) or 0)
+    recomputes = bool(model.supports_gradient_checkpointing)
+    return Model(base, path, tokenizer, count, cache, positions(config), recomputes)
 
 
 def _refuse_other_kinds(config: Any, path: Path) -> None:
@@ -163,8 +166,7 @@ def find_machine(model: Model) -> Machine:
     cores = 1 if model.parameters < 1_000_000 else len(os.sched_getaffinity(0))
     if torch.cuda.is_available():
         return Machine("cuda", torch.cuda.get_device_properties(0).total_memory, min(cores, 8))
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Machine("cpu", pages, cores)
+    return Machine("cpu", memory_bytes(), cores)
 
 
 def held_out(problems: Sequence[Problem], seed: int) -> list[Problem]:
@@ -175,8 +177,10 @@ def held_out(problems: Sequence[Problem], seed: int) -> list[Problem]:
     return [problems[i] for i in sorted(chosen)]
 
 
-def decide(found: Fit, model: Model, machine: Machine, taught: bool = True) -> Numbers:
-    """Choose the numbers; `taught`: the method learns from solutions.
+def decide(
+    found: Fit, model: Model, machine: Machine, taught: bool = True, lora: bool | None = None
+) -> Numbers:
+    """Choose the numbers; `taught`: the method learns from solutions; `lora`: what was asked for.
 
     Raises:
         HapoError: the tokenizer cannot write the prompts or solutions, or they do not fit into the
@@ -204,7 +208,7 @@ def decide(found: Fit, model: Model, machine: Machine, taught: bool = True) -> N
     group = 4 if cpu_large else 8
     per_round = 4 if cpu_large else 16 if machine.device == "cpu" else 32
     per_round = max(1, min(per_round, len(found.problems) // 4))
-    lora = _adapters(model, machine)
+    lora = _adapters(model, machine) if lora is None else lora
     fixed = (4 if lora else 16) * model.parameters
     row = model.cache_bytes * (max_prompt + max_tokens)
     rows = int((0.5 * machine.memory - fixed) // max(row, 1))
@@ -215,7 +219,7 @@ def decide(found: Fit, model: Model, machine: Machine, taught: bool = True) -> N
     return Numbers(
         suffix, sizes[-1], answers[-1] if answers else 0, kept, max_prompt, max_tokens, group,
         per_round, rows, max(micro, max_prompt + max_tokens), rate, lora,
-        machine.device != "cpu" and model.parameters > 5e8, fixed + rows * row,
+        machine.device != "cpu" and model.parameters > 5e8 and model.recomputes, fixed + rows * row,
     )  # fmt: skip
 
 

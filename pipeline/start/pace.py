@@ -47,6 +47,7 @@ def measure(model: Model, machine: Machine, n: Numbers) -> Pace:
     import torch
 
     from hapo_core.policy import load_policy
+    from hapo_core.rollout.stepping import stepping
     from pipeline.build.device import quiet_transformers
 
     quiet_transformers()
@@ -68,6 +69,12 @@ def measure(model: Model, machine: Machine, n: Numbers) -> Pace:
                         where=str(model.path),
                         remedy="its weights hold NaN or infinity: take another copy of the model",
                     )
+                if getattr(out, "past_key_values", None) is None:  # a state space model
+                    steps = stepping(policy.eval(), 0)
+                    steps.start([[0] * n.max_prompt] * n.max_rows, 1)
+                    for _ in range(_STEPS):
+                        steps.next(ids[:, 0])
+                    return
                 for _ in range(_STEPS):
                     out = policy(ids, past_key_values=out.past_key_values, use_cache=True)
 

@@ -12,6 +12,7 @@ from pipeline.config import PARAMS, parse_params, profiles
 from pipeline.config.yaml import round_trip
 from pipeline.dependencies.graph import GRAPH, plain, stamped
 from pipeline.dependencies.watch import INSTALLED, keep_watch
+from pipeline.system.project import refuse_place
 
 SHIPPED = (GRAPH, ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", "prefect.yaml")
 README = "README.md"
@@ -45,6 +46,7 @@ def make_project(folder: Path, params: str, readme: str, more: Sequence[str] = (
             remedy="choose another folder; a project that is one stays as it is (`hapo run`), and "
             "`hapo init DIR --upgrade` brings its dvc.yaml up to the installed version",
         )
+    refuse_place(folder)
     _need_git()
     for name, text in files.items():
         atomic_write_text(folder / name, text)

@@ -166,10 +166,16 @@ def _plan(wanted: Wanted) -> Plan:
     machine = find_machine(model)
     apart = () if test else tuple(held_out(found.problems, wanted.seed))
     trained = replace(found, problems=tuple(p for p in found.problems if p not in set(apart)))
-    numbers = decide(trained, model, machine, needs_traces(wanted.given.method))
+    numbers = decide(trained, model, machine, needs_traces(wanted.given.method), _lora(wanted))
     return Plan(
         found, model, machine, numbers, wanted.given.method, wanted.rounds, wanted.seed, apart, test
     )
+
+
+def _lora(wanted: Wanted) -> bool | None:
+    """Whether `-S` asks for adapters, or for none: the learning rate follows."""
+    asked = [o.partition("=") for o in wanted.overrides if o.startswith("update.lora")]
+    return asked[-1][2] not in ("null", "~", "") if asked else None
 
 
 def _refuse_folder(folder: Path, wanted: Wanted, reward: Path | None) -> None:

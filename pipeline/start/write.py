@@ -174,7 +174,7 @@ def decisions(plan: Plan, time: str) -> list[tuple[str, str]]:
         ("rounds", f"{plan.rounds} of {n.prompts} problems x {n.group} responses, {plan.method}")
     )
     size = f"{m.parameters / 1e6:.3g}M parameters"
-    what = "adapters of rank 16 train" if n.lora else "all weights train"
+    what = "adapters (LoRA) train" if n.lora else "all weights train"
     rows.append(("model", f"{size}, {what}, learning rate {n.learning_rate:g}"))
     memory = f"about {n.memory / 1e9:.2g} GB of {plan.machine.memory / 1e9:.3g} GB"
     memory += f", {n.max_rows} responses at once"

@@ -20,10 +20,16 @@ from typing import IO
 
 from hapo_core.errors import ConfigError, HapoError
 from pipeline.artifacts import read_text
+from pipeline.system.dvc_state import writers
 
 RUN_LOCK = Path(".hapo/run.lock")
+COMPARE_LOCK = Path(".hapo/compare.lock")
 LOCKS = "HAPO_LOCKS"
 """Environment variable: the folder of the devices' locks; one for all users where it is shared."""
+COMMON = Path("/tmp")
+"""Of all shells of a user, whatever TMPDIR says: a batch job and a login use the same devices."""
+DVC_ENDS_SECONDS = 5.0
+"""How long a DVC may go on whose run was killed."""
 _LOOK_SECONDS = 0.3
 _TELL_SECONDS = 600.0
 
@@ -58,7 +64,64 @@ def run_lock(root: Path = Path(), patience: Patience | None = None) -> Iterator[
         WaitStopped: while waiting.
     """
     with _held(root / RUN_LOCK, "another run of this project is going on", root, patience):
+        _wait_for_dvc(root, patience)
         yield
+
+
+def _wait_for_dvc(root: Path, patience: Patience | None) -> None:
+    """A `dvc repro` by hand takes no lock of ours: what is written beside it (params.yaml, locks)
+    would cost it its stage. One of a killed run ends by itself, in a moment.
+
+    Raises:
+        HapoError: it goes on, and nobody waits for it.
+        WaitStopped: while waiting.
+    """
+    began, told = time.monotonic(), False
+    while busy := writers(root):
+        what = f"DVC works in this project: process {next(iter(busy.values()))}"
+        if patience is None and time.monotonic() - began > DVC_ENDS_SECONDS:
+            raise HapoError(
+                what,
+                where=str(root.resolve()),
+                remedy="wait for it (`hapo run --wait` does), or stop it with Ctrl-C there (its "
+                "finished work is kept)",
+            )
+        if patience is not None:
+            if not told:
+                patience.tell(f"{what}; this run waits for it")
+            told = True
+            if stopped := patience.stop_asked():
+                raise WaitStopped(f"{stopped} while it waited for DVC")
+        time.sleep(_LOOK_SECONDS)
+
+
+@contextmanager
+def compare_lock(root: Path, tell: Callable[[str], None]) -> Iterator[None]:
+    """Hold what two comparisons of a project must not do at once: ask DVC's queue and add to it, or
+    write a page. Waits for the other one."""
+    what = "another `hapo compare` of this project is at it"
+    with _held(root / COMPARE_LOCK, what, root, Patience(tell, lambda: None)):
+        yield
+
+
+@contextmanager
+def folder_lock(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder for this process; it must be there.
+
+    Raises:
+        HapoError: another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise HapoError(
+                what, where=str(folder), remedy="wait for it, or name another --out"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -125,7 +188,8 @@ def lock_folder() -> Path:
     if runtime and Path(runtime).is_dir():
         folder = Path(runtime) / "hapo"
     else:
-        folder = Path(tempfile.gettempdir()) / f"hapo-{os.getuid()}"
+        common = os.access(COMMON, os.W_OK | os.X_OK)
+        folder = (COMMON if common else Path(tempfile.gettempdir())) / f"hapo-{os.getuid()}"
     _make(folder, 0o700)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise ConfigError(
@@ -213,7 +277,7 @@ def _no_lock(path: Path, what: str) -> ConfigError:
         f"the lock {what}: somebody put it there, and it is not touched",
         where=str(path),
         remedy="remove it"
-        if path.name == RUN_LOCK.name
+        if path.name in (RUN_LOCK.name, COMPARE_LOCK.name)
         else f"remove it, or set {LOCKS} to a folder of your own",
     )
 
@@ -221,7 +285,7 @@ def _no_lock(path: Path, what: str) -> ConfigError:
 def _remedy(number: int | None, path: Path) -> str:
     if number == errno.EROFS:
         return "the file system is read-only: copy the project to one that can be written"
-    if path.name == RUN_LOCK.name:
+    if path.name in (RUN_LOCK.name, COMPARE_LOCK.name):
         return "the project belongs to another user or is read-only: work in a copy of your own"
     return (
         f"another user made it: its owner runs `chmod 666 {path}` and makes the folder one that "

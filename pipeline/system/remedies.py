@@ -44,6 +44,10 @@ REMEDIES: dict[str, tuple[str | None, str | None]] = {
         "lower rollout.max_tokens, curate.max_prompt_tokens or the benchmark's max_tokens; where "
         "the model takes more, base.context says so (and base.rope_theta)",
     ),
+    "fit:recompute": (
+        "update.gradient_checkpointing",
+        "set it to false; where memory is short lower update.micro_batch_tokens",
+    ),
     "lora:targets": ("update.lora.targets", None),
     "lora:peft": ("update.lora", "pip install 'hapo[lora]'"),
     "engine:url": ("rollout.vllm.urls", None),

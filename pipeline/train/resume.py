@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hapo_core.distributed import Ranks
 from hapo_core.errors import DataError
+from hapo_core.fit import refuse_checkpointing
 from hapo_core.gate import GateState
 from hapo_core.policy import load_policy
 from pipeline.artifacts import check_manifest, identity, need_part, read_json
@@ -117,6 +118,7 @@ def start_of(
         load_weights(model, source)
     model.to(device)  # type: ignore[arg-type]
     if params.update.gradient_checkpointing:
+        refuse_checkpointing(model)
         model.gradient_checkpointing_enable({"use_reentrant": False})
     refuse_misfit(data, model, params.rollout.max_tokens)
     data = replace(data, opening=opened_thought(tokenizer, data.prompts.values()))

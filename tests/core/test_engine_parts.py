@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -55,12 +56,11 @@ def test_motion_sees_what_the_level_cannot_and_abstains_in_noise():
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux")
 @pytest.mark.parametrize("end", ["parent killed", "command killed", "terminated"])
-def test_the_supervisor_leaves_nothing_behind(
-    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_supervisor_leaves_nothing_behind(end: str, monkeypatch: pytest.MonkeyPatch):
     """The command starts a child of its own, which nothing else would end, and leaves a file in
     the folder for its sockets."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    here = Path(tempfile.mkdtemp(dir="/tmp"))  # short, as sockets want it
+    monkeypatch.setenv("TMPDIR", str(here))
     command = ["sh", "-c", "touch $VLLM_RPC_BASE_PATH/1; sleep 600 & echo $!; sleep 600"]
     program = (
         "import os, subprocess, sys\n"
@@ -74,7 +74,7 @@ def test_the_supervisor_leaves_nothing_behind(
     words = [parent.stdout.readline().split() for _ in range(2)]
     leader = int(next(w[1] for w in words if w[0] == "leader"))
     time.sleep(0.2)
-    assert len(list(tmp_path.glob("hapo-engine-*/1"))) == 1
+    assert len(list(here.glob("hapo-engine-*/1"))) == 1
     if end == "parent killed":
         parent.kill()
     elif end == "terminated":
@@ -86,9 +86,17 @@ def test_the_supervisor_leaves_nothing_behind(
     while group_alive(leader):
         assert time.monotonic() < limit, "something outlived"
         time.sleep(0.05)
-    assert not list(tmp_path.iterdir())
+    here.rmdir()  # it is empty
     parent.kill()
     parent.wait()
+
+
+@pytest.mark.parametrize(("folder", "chosen"), [("/tmp/job", None), ("/scratch" * 9, "/tmp")])
+def test_sockets_fit_a_long_tmpdir(
+    folder: str, chosen: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", folder)
+    assert supervise._short_folder() == chosen
 
 
 def test_a_server_that_is_not_there_is_gone_not_an_accident():

@@ -19,7 +19,7 @@ LIMIT = 2e-4
 USUAL = (
     "llama", "qwen2", "qwen3", "gpt2", "opt", "gemma2", "gemma3_text", "granite", "cohere",
     "minicpm3", "falcon_h1", "mamba", "qwen3_next", "deepseek_v3", "gpt_oss", "bloom", "rwkv",
-    "xlm",
+    "xlm", "gemma4_text",
 )  # fmt: skip
 REFUSED = {"cpmant", "prophetnet", "xlnet"}
 """Their log-probs depend on later tokens."""

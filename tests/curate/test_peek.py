@@ -17,7 +17,8 @@ from ruamel.yaml import YAML
 
 from hapo_core.errors import HapoError
 from pipeline.commands.data import add_parser, peek_lines
-from pipeline.config import ChainsSource
+from pipeline.commands.peek import proposal_lines
+from pipeline.config import ChainsSource, TableSource
 from pipeline.curate.stage import curate
 from pipeline.flows.observer import Observer
 
@@ -224,6 +225,18 @@ def test_traces_of_their_own_join_by_id_or_by_text(by: str) -> None:
     assert (count, usable) == (N, N)
     theirs = "ref" if by == "problem_id" else "question"
     assert source["traces_columns"] == {by: theirs, "trace": "solution"}
+
+
+def test_traces_that_a_source_of_the_project_names_are_joined() -> None:
+    rows = made(problem="{q}", answer="{a}")
+    told = write("t.jsonl", made(solution=BOX, problem="{q}"))
+    source = TableSource(
+        kind="table", path=write("p.jsonl", rows), traces_path=told,
+        traces_columns={"trace": "solution", "problem": "problem"},
+    )  # fmt: skip
+    shown = "\n".join(proposal_lines("mine", source, rows, None, 1))
+    assert "traces find their problem by" in shown and f"traces_path: {told}" in shown
+    assert "no traces:" not in shown
 
 
 def test_traces_without_their_problem_are_named() -> None:

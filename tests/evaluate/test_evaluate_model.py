@@ -28,6 +28,7 @@ from pipeline.compare.pair import pair
 from pipeline.flows.observer import Observer
 from pipeline.measure.model import ModelEvaluation, folder_name
 from pipeline.measure.score import Scoring
+from pipeline.system.locks import folder_lock
 
 REPO = Path(__file__).parents[2]
 TAUGHT, UNSEEN = 3, 3
@@ -123,6 +124,13 @@ def test_the_same_again_generates_nothing_and_another_is_refused(
     (here / "own.parquet/x").touch()
     with pytest.raises(DataError, match="something else"):
         run(models["fresh"], *EXACT, "--out", "own.parquet")
+
+
+def test_two_at_once_into_one_folder(here: Path, models: dict[str, Path]) -> None:
+    """The second would remove the tables that the first is writing."""
+    (here / ".e.unfinished").mkdir()
+    with folder_lock(here / ".e.unfinished", ""), pytest.raises(HapoError, match="evaluates into"):
+        run(models["fresh"], *EXACT, "--k", "1", "--out", "e")
 
 
 def test_a_killed_evaluation_continues_to_the_same_bytes(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -190,6 +192,27 @@ def test_the_layouts_that_are_around(here: Path) -> None:
     assert score(graded, "--label-threshold", "0.5", "--out", "t")["agreed"] == 1
     with pytest.raises(DataError, match="neither right nor wrong"):
         score(graded, "--out", "u")
+
+
+def test_a_log_of_inspect_by_the_commands_that_are_told(here: Path) -> None:
+    """`inspect log dump` makes the JSON document; epochs are samples of one problem."""
+    (here / "x.eval").touch()
+    with pytest.raises(DataError, match=r"inspect log dump x\.eval > log\.json"):
+        score("x.eval")
+    samples = [
+        {"id": n // 2, "input": f"{n // 2}+1=?", "target": str(n // 2 + 1),
+         "output": {"completion": box(n // 2 + 1 + n % 2)}}
+        for n in range(4)
+    ]  # fmt: skip
+    (here / "log.json").write_text(json.dumps({"version": 2, "samples": samples}))
+    with pytest.raises(DataError) as caught:
+        score("log.json")
+    command = str(caught.value).partition("made rows by\n")[2].strip()
+    command = command.replace("python", sys.executable, 1)
+    subprocess.run(command, shell=True, check=True, cwd=here)
+    summary = score("converted.jsonl")
+    assert summary["verdicts"]["correct"] == summary["verdicts"]["wrong"] == 2
+    assert (summary["problems"], summary["k"], summary["avg"]) == (2, 2, 0.5)
 
 
 def test_options_name_columns_and_the_verifier(here: Path) -> None:

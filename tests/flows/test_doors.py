@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from conftest import PrefectServer, eventually
 
-from hapo_core.errors import ConfigError
+from hapo_core.errors import ConfigError, HapoError
 from pipeline.flows import server, server_home
 from pipeline.flows.health import answers, refuses, without_proxy
 from pipeline.system.locks import device_locks
@@ -266,7 +266,7 @@ def test_what_lies_in_the_place_of_the_locks_is_named(
     place = tmp_path / f"hapo-{os.getuid()}"
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     monkeypatch.delenv("HAPO_LOCKS", raising=False)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("pipeline.system.locks.COMMON", tmp_path)
     if given:
         monkeypatch.setenv("HAPO_LOCKS", str(place))
     if planted == "file":
@@ -276,3 +276,14 @@ def test_what_lies_in_the_place_of_the_locks_is_named(
     with pytest.raises(ConfigError, match=f"cannot be made[\\s\\S]*{place}"):
         device_locks(["cpu"]).__enter__()
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_another_tmpdir_is_no_other_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch job has a TMPDIR of its own: it may not share a GPU unseen."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.delenv("HAPO_LOCKS", raising=False)
+    monkeypatch.setattr("pipeline.system.locks.COMMON", tmp_path)
+    with device_locks(["cpu"]):
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "job"))
+        with pytest.raises(HapoError, match="another run works on cpu"):
+            device_locks(["cpu"]).__enter__()

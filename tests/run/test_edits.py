@@ -159,7 +159,7 @@ EDITS = {
         (replace("params.yaml", '"batch": 2', '"batch": 3'), "start.batch: 2 -> 3"),
         (append("hapo_core/loss.py"), "hapo_core.loss was edited"),
         (flip(f"{BASE}/model.safetensors"), "policy/base/model/model.safetensors was written"),
-        (back("artifacts/policy/base"), "artifacts/policy/base/.* was written"),
+        (back("artifacts/policy/base"), "policy/base was written"),
         (append("artifacts/data/traces.parquet", " "), "traces.parquet was edited"),
     ],
     "train@1": [

@@ -19,7 +19,7 @@ from pipeline.run.dvc import Event, is_dvc_line, read_line
 from pipeline.run.result import next_steps, result_table
 from pipeline.run.supervisor import Supervisor
 from pipeline.system.dvc_state import heal_lockfile, heal_rwlock, keep_lockfile, writers
-from pipeline.system.locks import run_lock
+from pipeline.system.locks import Patience, WaitStopped, run_lock
 from pipeline.system.project import find_root
 
 
@@ -186,6 +186,30 @@ def test_a_torn_lock_file_is_put_back(tmp_path: Path, torn: str) -> None:
     lock.write_text(torn)
     keep_lockfile(tmp_path)  # never replaces the good copy
     assert "put back" in heal_lockfile(tmp_path)[0] and lock.read_text() == whole
+
+
+def test_nothing_is_touched_beside_a_dvc_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An override would be written into params.yaml, and cost the other its stage."""
+    monkeypatch.setattr("pipeline.system.locks.DVC_ENDS_SECONDS", 0.2)
+    command = [sys.executable, "-c", "import time; time.sleep(60)", "dvc"]
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    with subprocess.Popen(command) as other:
+        said = Path(f"/proc/{other.pid}/cmdline")
+        eventually(lambda: b"sleep" in said.read_bytes())
+        entry = {"write": {"/p/out": {"pid": other.pid, "cmd": "dvc repro"}}}
+        (tmp_path / ".dvc/tmp/rwlock").write_text(json.dumps(entry))
+        with pytest.raises(HapoError, match=f"DVC works in this project: process {other.pid}"):
+            run_lock(tmp_path).__enter__()
+        told: list[str] = []
+        stop = Patience(told.append, lambda: "enough" if told else None)
+        with pytest.raises(WaitStopped):
+            run_lock(tmp_path, stop).__enter__()
+        assert "this run waits for it" in told[0]
+        other.kill()
+    with run_lock(tmp_path):  # it has ended
+        pass
 
 
 def test_run_lock_names_the_holder(tmp_path: Path) -> None:

@@ -131,6 +131,26 @@ def test_progress_counts_what_a_kill_would_leave(project: Project) -> None:
     assert str(found) == "1/2 rounds kept, 10 s each, left 10s"
 
 
+def test_a_clock_that_was_set_back_gives_no_negative_pace(project: Project) -> None:
+    folder = project.path / ".hapo/scratch/train@2-0123/rounds"
+    folder.mkdir(parents=True)
+    for number, written in enumerate((5000.0, 5010.0, 0.0, 10.0, 4e9), start=3):
+        (folder / f"round-{number:05d}.parquet").write_text("x")
+        os.utime(folder / f"round-{number:05d}.parquet", (0, written))
+    found = _progress("train@2", load_params(project.path / "params.yaml"), project.path)
+    assert found is not None and found.seconds_each == pytest.approx(10.0)
+
+
+def test_rounds_of_other_values_are_not_shown_as_those_of_now(finished_project: Project) -> None:
+    states = finished_project.path / ".hapo/scratch/train@1-0123/states/round-00001"
+    states.mkdir(parents=True)
+    (states / "manifest.json").write_text("{}")
+    finished_project.edit("update: {learning_rate: 0.001}", "update: {learning_rate: 0.01}")
+    progress = by_name(status(finished_project))["train@1"]["progress"]
+    assert (progress["kept"], progress["goes_on"]) == (1, False)
+    assert "1/2 rounds kept, made with other values" in finished_project.hapo("status").stdout
+
+
 def test_a_shared_file_counts_once(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 10_000)
     (tmp_path / "b").mkdir()

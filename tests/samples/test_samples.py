@@ -24,6 +24,7 @@ from pipeline.samples.select import (
     beside,
     choice_of_round,
     chosen,
+    latest,
     of_round,
     read_problems,
     rollout_files,
@@ -128,6 +129,19 @@ def test_filters(here: Path) -> None:
     entered = chosen(iter(all_of_it), Wanted(injected=True, limit=100))
     assert all("teacher's trace" in s.note for s in entered)
     assert len(chosen(iter(all_of_it), Wanted(limit=2))) == 2
+
+
+def test_without_a_round_the_last_one_that_fits_is_shown(here: Path) -> None:
+    """The teacher has left the last rounds of a good run: `--injected` goes back to it."""
+    files = rollout_files(settings())
+    assert {s.round for s in latest(files, Wanted())} == {max(files)}
+    first = next(of_round(files[1], read_problems(), 1))
+    only = {s.round for s in latest(files, Wanted(prompt=first.prompt_id))}
+    there = [
+        n for n in files if read_frame(files[n], ROLLOUTS)["prompt_id"].eq(first.prompt_id).any()
+    ]
+    assert only == {max(there)}
+    assert latest(files, Wanted(prompt="nobody")) == []
 
 
 def test_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,22 @@ def test_overrides_and_a_test_file(own: Own) -> None:
     assert params.seed == 5 and params.rollout.group_size == 4
     assert list(params.evaluate.benchmarks) == ["test"]
     assert not Path("data").exists()
+
+
+def test_adapters_that_are_asked_for_decide_the_learning_rate(
+    own: Own, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*own.words, "-S", "update.lora.rank=4", "--write-only"]) == 0
+    assert "adapters (LoRA) train" in decided(capsys)["model"]
+    update = written().update
+    assert update.lora is not None and update.lora.rank == 4
+    wanted = train_module.Wanted(train_module.Given(own.path), "m", 1, 0)
+    for asked, said in (
+        ((), None),
+        (("seed=1", "update.lora.rank=4"), True),
+        (("update.lora.rank=4", "update.lora=null"), False),
+    ):
+        assert train_module._lora(replace(wanted, overrides=asked)) is said
 
 
 def test_a_crowded_folder_is_left_alone(own: Own, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,33 +57,66 @@ _SIZES: dict[str, object] = {
 _OWN: dict[str, dict[str, object]] = {
     "bamba": {"attn_layer_indices": [1], "layer_types": None},
     "cohere_compass_text": {"layer_types": None},
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0},
+        "ffn_config": {
+            "ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 32,
+        },
+    },
+    "deepseek_v4": {
+        "head_dim": 16, "o_lora_rank": 16, "index_n_heads": 2, "index_head_dim": 8,
+        "num_key_value_heads": 2,
+    },
     "dots1": {"n_shared_experts": 1, "layer_types": None},
     "falcon": {"head_dim": None},
     "falcon_h1": {"layer_types": None},
     "falcon_mamba": {"layer_types": None},
-    "gemma3n_text": {"layer_types": None},
-    "gemma4_text": {"head_dim": None, "layer_types": None},
+    "gemma3n_text": {
+        "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 0, "laurel_rank": 4,
+        "altup_num_inputs": 2, "activation_sparsity_pattern": [0.0, 0.0],
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "gemma4_text": {
+        "head_dim": 8, "global_head_dim": 8, "hidden_size_per_layer_input": 8,
+        "num_kv_shared_layers": 0, "layer_types": ["sliding_attention", "full_attention"],
+    },
     "gemma4_unified_text": {"head_dim": None, "layer_types": None},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 8},
     "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
     "jamba": {"layer_types": None, "attn_layer_offset": 1, "attn_layer_period": 2},
     "lfm2_moe": {"num_dense_layers": 1, "layer_types": ["conv", "full_attention"]},
+    "longcat_flash": {
+        "ffn_hidden_size": 48, "head_dim": 8, "moe_topk": 2, "zero_expert_num": 2,
+        "expert_ffn_hidden_size": 16, "num_layers": 2,
+    },
     "mamba": {"layer_types": None},
     "mamba2": {"layer_types": None, "n_groups": 1, "num_heads": 8, "head_dim": 8},
     "minicpm3": {"logits_scaling": None},
     "moshi": {"sliding_window": 64},
     "nemotron_h": {"layer_types": None, "layers_block_type": ["mamba", "attention"]},
     "prophetnet": {"num_hidden_layers": None, "num_encoder_layers": 2, "num_decoder_layers": 2},
-    "roc_bert": {"enable_pronunciation": False, "enable_shape": False},
+    "roc_bert": {
+        "enable_pronunciation": False, "enable_shape": False, "pronunciation_vocab_size": 8,
+        "shape_vocab_size": 8, "pronunciation_embed_dim": 8, "shape_embed_dim": 8,
+        "concat_input": False,
+    },
     "xlnet": {"max_position_embeddings": None, "n_head": 4, "d_head": 8},
     "xlstm": {"v_head_dim": None, "qk_head_dim": None, "layer_types": None, "chunk_size": 1},
     "xmod": {"default_language": "en_XX"},
     "rembert": {"output_embedding_size": 32, "input_embedding_size": 32},
     "reformer": {"axial_pos_embds": False, "attn_layers": ["local", "local"]},
     "xlm": {"n_heads": 4, "n_langs": 1, "use_lang_emb": False},
-    "zamba2": {"num_hidden_layers": 4, "layers_block_type": ["mamba", "hybrid"] * 2},
+    "zamba": {
+        "num_hidden_layers": 6, "attn_layer_period": 3, "attn_layer_offset": 2,
+        "n_mamba_heads": 2, "num_key_value_heads": 4, "mamba_dt_rank": 4,
+        "use_mamba_kernels": False, "layer_types": None,
+    },
+    "zamba2": {
+        "num_hidden_layers": 4, "layers_block_type": ["mamba", "hybrid"] * 2, "layer_types": None,
+        "mamba_headdim": 8, "n_mamba_heads": 8, "num_key_value_heads": 4,
+    },
     "zaya": {"num_experts_per_tok": 1},
-}
+}  # fmt: skip
 
 
 class NotTiny(Exception):
@@ -99,7 +132,8 @@ def tiny_config(family: str) -> PreTrainedConfig:
     kind = CONFIG_MAPPING[family]
     try:
         default = kind()
-        chosen = {k: v for k, v in _SIZES.items() if hasattr(default, k)}
+        # Gemma-4's head_dim differs by layer, and may not be read.
+        chosen = {k: v for k, v in _SIZES.items() if k in vars(default) or hasattr(default, k)}
         types = getattr(default, "layer_types", None)
         if types:
             chosen["layer_types"] = [types[0], next((t for t in types if t != types[0]), types[0])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,12 @@ def test_nothing_else_asks_for_a_home() -> None:
     rooms = [path for room in ("pipeline", "hapo_core") for path in (REPO / room).rglob("*.py")]
     asks = re.compile(r"\)\.expanduser\(|\.home\(\)")
     assert [path.name for path in rooms if asks.search(path.read_text())] == []
+
+
+def test_no_folder_for_temporary_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere/at/all"])
+    assert guarded(tempfile.gettempdir) == 2
+    assert "export TMPDIR" in capsys.readouterr().err

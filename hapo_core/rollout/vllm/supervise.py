@@ -22,6 +22,8 @@ from types import FrameType
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _LOOK_SECONDS = 1.0
 _GRACE_SECONDS = 5.0
+_LONGEST = 45
+"""Bytes of a folder in which the folder of the sockets is made."""
 
 
 class _Stop(Exception):
@@ -30,6 +32,13 @@ class _Stop(Exception):
 
 def _stop(number: int, frame: FrameType | None) -> None:
     raise _Stop
+
+
+def _short_folder() -> str | None:
+    """Where the sockets fit, whose whole paths have 107 bytes at the most: a batch job's TMPDIR may
+    be too long. None: the usual folder."""
+    usual = os.fsencode(tempfile.gettempdir())
+    return "/tmp" if len(usual) > _LONGEST and os.access("/tmp", os.W_OK | os.X_OK) else None
 
 
 def run(parent: int, command: list[str]) -> int:
@@ -44,7 +53,7 @@ def run(parent: int, command: list[str]) -> int:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0)
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     child: subprocess.Popen[bytes] | None = None
-    sockets = tempfile.mkdtemp(prefix="hapo-engine-")  # their paths must be short
+    sockets = tempfile.mkdtemp(prefix="hapo-engine-", dir=_short_folder())
     try:
         if os.getppid() == parent:
             child = subprocess.Popen(command, env={**os.environ, "VLLM_RPC_BASE_PATH": sockets})

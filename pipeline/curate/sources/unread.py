@@ -37,6 +37,13 @@ def how_to_read(path: Path, known: str) -> str:
         return "export the sheet as CSV, separated by commas, in UTF-8"
     if name.endswith(".arrow"):
         return "write it as parquet:\n    " + _to_parquet(f"Dataset.from_file({str(path)!r})")
+    if name.endswith(".eval"):
+        return (
+            f"it is a log of inspect: inspect log dump {quoted} > log.json, and then\n"
+            + _python(
+                "json; [print(json.dumps(r)) for r in json.load(open('log.json'))['samples']]"
+            )
+        )
     if path.suffix.lower() in _PACKED:
         return f"unpack it: {_PACKED[path.suffix.lower()]} {quoted}"
     return f"convert it to one of {known}"
