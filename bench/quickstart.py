@@ -3,8 +3,8 @@
     python bench/quickstart.py [RUNS]
 
 RUNS is the `runs.csv` of the comparison that bench/quickstart.yaml names; bench/quickstart.csv by
-default, which is that file of the runs in the docs. Seeds are the unit: intervals and p are those of
-`hapo_core.stats.seeds`.
+default, which is that file of the runs in the docs. Seeds are the unit: intervals and p are those
+of `hapo_core.stats.seeds`.
 """
 
 from __future__ import annotations
@@ -38,10 +38,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="?", type=Path, default=TABLE)
     frame = pd.read_csv(parser.parse_args().runs)
-    of = {name: part for name, part in frame.groupby("setting")}
-    print(
-        "| setting | seeds | held out | short | teacher in groups, last round | generated | trained |"
-    )
+    of = {str(name): part for name, part in frame.groupby("setting")}
+    columns = "setting | seeds | held out | short | teacher in groups; last round"
+    print(f"| {columns} | generated | trained |")
     print("|---|---|---|---|---|---|---|")
     start = of["hapo"]
     scores = " | ".join(share(start[f"{name}_base"]) for name in BENCHMARKS)
@@ -49,11 +48,8 @@ def main() -> None:
     for label in (s for s in SETTINGS if s in of):
         part = of[label]
         last = part.last_injection.dropna().astype(int).tolist()
-        used = (
-            f"{part.injected.mean():.1f} % of groups; {min(last)} to {max(last)}"
-            if last
-            else "none"
-        )
+        rounds = f"; {min(last)} to {max(last)}" if last else ""
+        used = f"{part.injected.mean():.1f} %{rounds}"
         scores = " | ".join(share(part[name]) for name in BENCHMARKS)
         cost = " | ".join(f"{part[c].mean() / 1000:,.0f} k" for c in ("generated", "trained"))
         print(f"| {label} | {len(part)} | {scores} | {used} | {cost} |")
