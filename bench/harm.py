@@ -67,6 +67,13 @@ def order(row: Mapping[str, object]) -> int:
     return names.index(str(row["setting"]))
 
 
+def share(values: pd.Series) -> str:
+    """A mean over seeds with its interval, in percent."""
+    ci = seed_interval(list(values / 100))
+    bounds = "" if ci is None else f" [{100 * ci[0]:.1f}, {100 * ci[1]:.1f}]"
+    return f"{values.mean():.1f}{bounds}"
+
+
 def points(test: SeedTest | None) -> str:
     """A difference with its interval, in points."""
     if test is None:
@@ -98,15 +105,13 @@ def main() -> None:
     print("| setting | seeds | held out [95 %, by seed] | short | injected | alarm, rounds |")
     print("|---|---|---|---|---|---|")
     for label in sorted(frame.setting.unique(), key=lambda n: order({"setting": n})):
-        part, scores = frame[frame.setting == label], of[label, "heldout"]
-        ci = seed_interval(list(scores.values()))
-        bounds = "" if ci is None else f" [{100 * ci[0]:.1f}, {100 * ci[1]:.1f}]"
+        part = frame[frame.setting == label]
         spoke = part.alarm.dropna().astype(int).tolist()
         guarded = label.endswith("guarded")
         alarm = f"{len(spoke)} of {len(part)}" + (f": {sorted(set(spoke))}" if spoke else "")
         used = "–" if part.injected.isna().all() else f"{part.injected.mean():.0f} %"
         print(
-            f"| {label} | {len(part)} | {part.heldout.mean():.1f}{bounds} "
+            f"| {label} | {len(part)} | {share(part.heldout)} "
             f"| {part.short.mean():.1f} | {used} | {alarm if guarded else '–'} |"
         )
     for name in ("heldout", "short"):

@@ -13,19 +13,13 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
+from harm import points, share
 
-from hapo_core.stats.seeds import seed_interval, seed_test
+from hapo_core.stats.seeds import seed_test
 
 TABLE = Path(__file__).with_suffix(".csv")
 SETTINGS = ("hapo", "sft", "grpo")
 BENCHMARKS = ("heldout", "short")
-
-
-def share(values: pd.Series) -> str:
-    """A mean over seeds with its interval, in percent."""
-    ci = seed_interval(list(values / 100))
-    bounds = "" if ci is None else f" [{100 * ci[0]:.1f}, {100 * ci[1]:.1f}]"
-    return f"{values.mean():.1f}{bounds}"
 
 
 def by_seed(frame: pd.DataFrame, column: str) -> dict[int, float]:
@@ -61,9 +55,8 @@ def main() -> None:
         for other, scores_of in theirs.items():
             test = seed_test(ours, scores_of)
             assert test is not None
-            ci = "" if test.ci is None else f" [{100 * test.ci[0]:+.1f}, {100 * test.ci[1]:+.1f}]"
             p = "too few seeds" if test.p is None else f"{test.p:.3f}"
-            print(f"| {name}: hapo − {other} | {100 * test.difference:+.1f}{ci} | {p} |")
+            print(f"| {name}: hapo − {other} | {points(test)} | {p} |")
 
 
 if __name__ == "__main__":

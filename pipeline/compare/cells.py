@@ -211,8 +211,10 @@ def _take_guard_out(raw: Plain, changes: Changes) -> None:
     entry, gate = methods().get(str(raw.get("method"))), raw.get("gate")
     if entry is None or entry.teaching is Teaching.GATED or not isinstance(gate, dict):
         return
+    if "gate" in changes:
+        return
     for key in OFF:
-        if "gate" not in changes and not any(k.startswith(f"gate.{key}") for k in changes):
+        if not any(changed.startswith(f"gate.{key}") for changed in changes):
             gate.pop(key, None)
 
 

@@ -104,12 +104,8 @@ class Gate(Section):
     @property
     def guard(self) -> dict[str, str]:
         """Keys of the guard that are set -> the word that takes each back."""
-        given = {
-            "holdout": self.holdout > 0,
-            "max_surprise": self.max_surprise is not None,
-            "stop_loss": self.stop_loss is not None,
-        }
-        return {name: OFF[name] for name, set_ in given.items() if set_}
+        fields = type(self).model_fields
+        return {k: off for k, off in OFF.items() if getattr(self, k) != fields[k].default}
 
 
 OFF = {"holdout": "0", "max_surprise": "null", "stop_loss": "null"}
